@@ -1,0 +1,142 @@
+"""The only module that runs git."""
+
+from __future__ import annotations
+
+import os
+import re
+import subprocess
+from collections.abc import Mapping
+from types import TracebackType
+
+from .errors import ThetaError
+
+_DRAIN = 1 << 20  # bytes that are read and dropped before a new child is cheaper: it takes about 2 ms to start
+_ESCAPES = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
+
+
+class Git:
+    """git in one directory. Arguments never pass through a shell; file names travel NUL-terminated."""
+
+    def __init__(self, directory: str = ".", environment: Mapping[str, str] | None = None) -> None:
+        """``environment`` is added to this process's own."""
+        self.directory = directory
+        self.environment = {**os.environ, **environment} if environment else None
+
+    def run(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
+        """Run git to its end. Raises ``ThetaError`` with git's own words if it fails and ``check`` is set."""
+        try:
+            done = subprocess.run(
+                ["git", *arguments],
+                cwd=self.directory,
+                env=self.environment,
+                input=stdin,
+                capture_output=True,
+                check=False,
+            )
+        except FileNotFoundError:
+            raise ThetaError("git is not installed, or not on PATH") from None
+        if check and done.returncode:
+            raise ThetaError(_words(done.stderr) or f"git {arguments[0]} failed with exit code {done.returncode}")
+        return done
+
+    def text(self, *arguments: str) -> str:
+        """git's output as one string, without its last newline."""
+        return os.fsdecode(self.run(*arguments).stdout).removesuffix("\n")
+
+    def fields(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> list[str]:
+        """git's NUL-terminated output, one string for each field."""
+        output = self.run(*arguments, stdin=stdin, check=check).stdout
+        return os.fsdecode(output).removesuffix("\0").split("\0") if output else []
+
+    def version(self) -> tuple[int, ...]:
+        """git's version as numbers, ``(2, 39, 5)``."""
+        return tuple(map(int, re.findall(r"\d+", self.text("version"))[:3]))
+
+    def blobs(self) -> BlobReader:
+        """A reader of this repository's objects, to be used as a context manager."""
+        return BlobReader(self)
+
+    def staged(self, path: str) -> bytes:
+        """The blob in the index at ``path`` (relative to the directory); empty if there is none."""
+        return self.run("cat-file", "blob", f":./{path}", check=False).stdout
+
+
+class BlobReader:
+    """Objects by name through one ``git cat-file --batch`` child: 0.1 ms each, where a process each takes 2 ms."""
+
+    def __init__(self, git: Git) -> None:
+        self._git = git
+        self._child: subprocess.Popen[bytes] | None = None
+
+    def __enter__(self) -> BlobReader:
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
+        self.close()
+
+    def close(self) -> None:
+        """End the child; the next ``read`` starts another."""
+        if self._child:
+            self._child.kill()
+            self._child.communicate()
+            self._child = None
+
+    def read(self, name: str, *, start: bytes = b"", limit: int = 1 << 62) -> bytes | None:
+        """At most ``limit`` bytes of an object; None if it is missing or does not begin with ``start``.
+
+        Only as much as is needed is held in memory. Raises ``ThetaError`` if git ends.
+        """
+        header = self._ask(name).split()
+        if len(header) != 3:  # "<name> missing", "<name> ambiguous"
+            return None
+        size = int(header[2])
+        data = self._take(min(size, len(start)))
+        if data == start:
+            data += self._take(min(size, limit) - len(data))
+        self._drop(size - len(data) + 1)  # a newline follows
+        return data if data.startswith(start) else None
+
+    def _ask(self, name: str) -> bytes:
+        if not self._child:
+            self._child = subprocess.Popen(
+                ["git", "cat-file", "--batch"],
+                cwd=self._git.directory,
+                env=self._git.environment,
+                stdin=subprocess.PIPE,
+                stdout=subprocess.PIPE,
+                stderr=subprocess.DEVNULL,
+            )
+        assert self._child.stdin and self._child.stdout
+        try:
+            self._child.stdin.write(name.encode() + b"\n")
+            self._child.stdin.flush()
+        except BrokenPipeError:
+            raise ThetaError("git cat-file ended early: run 'git fsck'") from None
+        header = self._child.stdout.readline()
+        if not header:
+            raise ThetaError("git cat-file ended early: run 'git fsck'")
+        return header
+
+    def _take(self, size: int) -> bytes:
+        assert self._child and self._child.stdout
+        data = self._child.stdout.read(size)
+        if len(data) != size:
+            raise ThetaError("git cat-file ended early: run 'git fsck'")
+        return data
+
+    def _drop(self, size: int) -> None:
+        if size > _DRAIN:
+            self.close()
+        else:
+            self._take(size)
+
+
+def quote(name: str) -> str:
+    """A file name as git spells it in quotes: what is not printable ASCII as an octal escape."""
+    codes = os.fsencode(name)
+    return '"' + "".join(_ESCAPES.get(c) or (chr(c) if 32 <= c < 127 else f"\\{c:03o}") for c in codes) + '"'
+
+
+def _words(stderr: bytes) -> str:
+    """All that git said, on one line."""
+    return " ".join(stderr.decode(errors="replace").removeprefix("fatal: ").removeprefix("error: ").split())
