@@ -1,0 +1,122 @@
+"""Encoded objects: a header, the residuals of a tensor's chunks, and a table of their lengths at the end.
+
+Chunks are independent: they are encoded and decoded in parallel, in bounded memory, and a slice of a tensor is read
+without the rest. ``docs/format.md`` is the specification.
+"""
+
+from __future__ import annotations
+
+import json
+import struct
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from itertools import accumulate
+from typing import Any
+
+import numpy as np
+
+from .errors import CorruptObject, FormatError
+from .planes import TYPES
+from .residual import decode, encode
+from .source import Source, check_range
+from .updates import Span, load
+
+CHUNK = 4 << 20  # bytes of a tensor that are encoded together
+_MAGIC = b"git-theta-btm object 1\n"
+_MAX_HEADER = 16 << 10
+
+
+@dataclass(frozen=True, slots=True)
+class Header:
+    """What an object says of itself: how it was made, from tensors of how many bytes an element, and its size raw."""
+
+    kind: str
+    width: int
+    size: int
+    parameters: Mapping[str, Any]
+    group: int | None = None
+    chunk: int = CHUNK
+
+    def __post_init__(self) -> None:
+        fields = (self.width, self.size, self.chunk, self.group if self.group is not None else 0)
+        valid = all(type(value) is int and value >= 0 for value in fields) and self.width in TYPES
+        if not valid or not 0 < self.chunk <= 64 << 20 or self.chunk % 8 or self.size % self.width:
+            raise CorruptObject("an encoded object with an impossible header")
+        if not isinstance(self.parameters, dict) or (self.group or 0) >= 8 * self.width:
+            raise CorruptObject("an encoded object with impossible parameters")
+
+    def dumps(self) -> bytes:
+        fields = {"chunk": self.chunk, "group": self.group, "kind": self.kind, "parameters": self.parameters}
+        text = json.dumps({**fields, "size": self.size, "width": self.width}, sort_keys=True, separators=(",", ":"))
+        return _MAGIC + text.encode() + b"\n"
+
+    def spans(self) -> Iterator[Span]:
+        """The chunks, in order."""
+        for offset in range(0, self.size, self.chunk):
+            yield Span(offset, min(self.chunk, self.size - offset), self.width)
+
+
+def encode_span(raw: bytes | memoryview, span: Span, header: Header, bases: Sequence[Source]) -> bytes:
+    """The payload of one chunk of a tensor."""
+    predicted = load(header.kind).predict(span, bases, header.parameters)
+    return encode(np.frombuffer(raw, TYPES[span.width]), predicted, header.group)
+
+
+def table(lengths: Sequence[int]) -> bytes:
+    """What follows the payloads."""
+    return struct.pack(f"<{len(lengths)}I", *lengths)
+
+
+class Decoded:
+    """An encoded object as a source of the tensor's bytes. Safe to read from many threads."""
+
+    def __init__(self, source: Source, bases: Sequence[Source]) -> None:
+        self._source, self._bases = source, bases
+        self.header, start = _header(source)
+        self.size = self.header.size
+        self._update = load(self.header.kind)
+        count = -(-self.size // self.header.chunk)
+        end = source.size - 4 * count
+        if end < start:
+            raise CorruptObject("an encoded object that is cut short")
+        lengths = struct.unpack(f"<{count}I", source.read(end, 4 * count))
+        self._edges = list(accumulate(lengths, initial=start))
+        if self._edges[-1] != end:
+            raise CorruptObject("an encoded object whose chunks do not fit its table")
+
+    def chunk(self, index: int) -> memoryview:
+        """The bytes of one chunk. Raises ``CorruptObject``."""
+        header = self.header
+        offset = index * header.chunk
+        span = Span(offset, min(header.chunk, header.size - offset), header.width)
+        payload = self._source.read(self._edges[index], self._edges[index + 1] - self._edges[index])
+        try:
+            predicted = self._update.predict(span, self._bases, header.parameters)
+        except (FormatError, ValueError, TypeError, KeyError) as error:
+            raise CorruptObject(f"a {header.kind} object whose bases do not fit: {error}") from None
+        values = decode(payload, predicted, header.group, (span.width, span.count))
+        return values.data.cast("B")
+
+    def read(self, offset: int, size: int) -> bytes:
+        check_range(offset, size, self.size)
+        first, last = offset // self.header.chunk, -(-(offset + size) // self.header.chunk)
+        data = b"".join(self.chunk(index) for index in range(first, last))
+        skip = offset - first * self.header.chunk
+        return data[skip : skip + size] if len(data) != size else data
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(offset, len(buffer))
+
+
+def _header(source: Source) -> tuple[Header, int]:
+    head = source.read(0, min(source.size, _MAX_HEADER))
+    text, newline, _ = head.removeprefix(_MAGIC).partition(b"\n")
+    try:
+        fields = json.loads(text)
+        header = Header(**fields)
+    except (ValueError, TypeError, RecursionError):
+        raise CorruptObject("not an encoded object of version 1") from None
+    start = len(_MAGIC) + len(text) + 1
+    if not newline or not head.startswith(_MAGIC) or header.dumps() != head[:start]:
+        raise CorruptObject("an encoded object whose header is not in canonical form")
+    return header, start
