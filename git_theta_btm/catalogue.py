@@ -47,10 +47,11 @@ class Catalogue:
     """
 
     def __init__(self, path: str) -> None:
-        """Open or create the catalogue. Raises ``sqlite3.Error`` if that cannot be done."""
+        """Open or create the catalogue at a path or ``file:`` URI. Raises ``sqlite3.Error`` if that cannot be done."""
         self._lock = Lock()
         # Autocommit: each statement that is not in an explicit transaction stands for itself.
-        self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False)
+        uri = path.startswith("file:")
+        self._db = sqlite3.connect(path, timeout=30.0, isolation_level=None, check_same_thread=False, uri=uri)
         try:
             self._db.execute("PRAGMA synchronous = NORMAL")
             if self._version() == 0:
@@ -116,9 +117,10 @@ class Catalogue:
     def stored(self, digest: Digest) -> Stored | None:
         return self._ask(_stored, "SELECT kind, oid, size, rest FROM stored WHERE digest = ?", digest)
 
-    def learn_stored(self, stored: Stored, digests: Iterable[Digest]) -> None:
-        place = (stored.kind, stored.oid, stored.size, " ".join(stored.rest))
-        self._write("INSERT OR REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", [(digest, *place) for digest in digests])
+    def learn_stored(self, places: Iterable[tuple[Digest, Stored]]) -> None:
+        rows = [(digest, stored.kind, stored.oid, stored.size, " ".join(stored.rest)) for digest, stored in places]
+        if rows:
+            self._write("INSERT OR REPLACE INTO stored VALUES (?, ?, ?, ?, ?)", rows)
 
     # -- manifests by path -------------------------------------------------------------------------------------------
 
@@ -148,6 +150,10 @@ class Catalogue:
         """Note that the worktree file with this stat ``key`` is the version ``digest``."""
         self._write("INSERT OR REPLACE INTO stat VALUES (?, ?, ?)", [(os.fsencode(path), key, digest)])
 
+    def forget(self) -> None:
+        """Have every worktree file looked at again, so that objects that are gone are stored anew."""
+        self._write("DELETE FROM stat", [()])
+
 
 def _stored(kind: str, oid: str, size: int, rest: str) -> Stored:
     return Stored(kind, Digest(oid), int(size), tuple(rest.split()))
@@ -171,6 +177,9 @@ class NoCatalogue(Forgetful):
     def recognise(self, path: str, key: str, digest: Digest) -> None:
         pass
 
+    def forget(self) -> None:
+        pass
+
 
 def open_catalogue(directory: str) -> Catalogue | NoCatalogue:
     """The catalogue in ``directory``; a broken one is replaced, and where none can be written there is none."""
@@ -185,4 +194,13 @@ def open_catalogue(directory: str) -> Catalogue | NoCatalogue:
             os.replace(path, path + ".broken")
             return Catalogue(path)
     except (OSError, sqlite3.Error):
-        return NoCatalogue()
+        return _frozen(path)
+
+
+def _frozen(path: str) -> Catalogue | NoCatalogue:
+    """The catalogue on a disk that nobody can write to, if there is one: to look at a repository must not need more."""
+    with suppress(OSError, sqlite3.Error, struct.error, TypeError):
+        if os.statvfs(path).f_flag & os.ST_RDONLY:
+            escaped = path.replace("%", "%25").replace("?", "%3f").replace("#", "%23")
+            return Catalogue(f"file:{escaped}?immutable=1")  # https://www.sqlite.org/uri.html
+    return NoCatalogue()

@@ -56,9 +56,9 @@ class Git:
         """A reader of this repository's objects, to be used as a context manager."""
         return BlobReader(self)
 
-    def staged(self, path: str) -> bytes:
-        """The blob in the index at ``path`` (relative to the directory); empty if there is none."""
-        return self.run("cat-file", "blob", f":./{path}", check=False).stdout
+    def blob(self, name: str) -> bytes:
+        """One blob, as ``HEAD:./path`` or ``:./path`` names it; empty if there is none."""
+        return self.run("cat-file", "blob", name, check=False).stdout
 
 
 class BlobReader:
@@ -138,5 +138,6 @@ def quote(name: str) -> str:
 
 
 def _words(stderr: bytes) -> str:
-    """All that git said, on one line."""
-    return " ".join(stderr.decode(errors="replace").removeprefix("fatal: ").removeprefix("error: ").split())
+    """All that git said, on one line, without its list of options."""
+    said = stderr.decode(errors="replace").partition("\nusage:")[0]
+    return " ".join(said.removeprefix("fatal: ").removeprefix("error: ").split())

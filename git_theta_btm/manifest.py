@@ -79,13 +79,27 @@ class Entry:
 class Stored:
     """One object that the manifest needs and whose name does not follow from a digest above it.
 
-    ``kind`` says how to read it (``pack`` in this version), ``rest`` holds what that kind needs to know.
+    A ``pack`` holds small blobs, a ``raw`` object is a blob that others are based on; any other ``kind`` is an update
+    whose ``rest`` is the digest of the blob that it yields and those of its bases.
     """
 
     kind: str
     oid: Digest
     size: int
     rest: tuple[str, ...] = ()
+
+    def __post_init__(self) -> None:
+        if bool(self.rest) != self.encoded or not all(map(_HEX.fullmatch, self.rest)):
+            raise ManifestError(f"an object line of kind {self.kind[:40]!r} with the wrong words")
+
+    @property
+    def encoded(self) -> bool:
+        return self.kind not in ("pack", "raw")
+
+    @property
+    def packed(self) -> bool:
+        """Whether it lives in a pack itself, as every small blob does."""
+        return self.encoded and self.size <= PACKED
 
     def __str__(self) -> str:
         return " ".join(("object", self.kind, self.oid, str(self.size), *self.rest))
@@ -119,17 +133,14 @@ class Manifest:
 
     def blobs(self) -> Iterator[Blob]:
         """Every blob the file is made of, each once."""
-        seen = set()
-        for blob in (self.layout, *(entry.blob for entry in self.entries if not entry.view), *self.chunks):
-            if blob.size and blob.digest not in seen:
-                seen.add(blob.digest)
-                yield blob
+        blobs = (self.layout, *(entry.blob for entry in self.entries if not entry.view), *self.chunks)
+        yield from dict.fromkeys(blob for blob in blobs if blob.size)
 
     def needs(self) -> Iterator[Blob]:
         """Every object that must be in the store to rebuild the file, by object id and size."""
-        named = {stored.rest[0] for stored in self.objects if stored.kind != "pack" and stored.rest}
-        yield from (Blob(stored.oid, stored.size) for stored in self.objects)
-        yield from (blob for blob in self.blobs() if not blob.packed and blob.digest not in named)
+        encoded = {stored.rest[0] for stored in self.objects if stored.encoded}
+        yield from (Blob(stored.oid, stored.size) for stored in self.objects if not stored.packed)
+        yield from (blob for blob in self.blobs() if not blob.packed and blob.digest not in encoded)
 
 
 def order(name: str) -> tuple[list[tuple[int, str]], str]:

@@ -13,6 +13,7 @@ Item = TypeVar("Item")
 Result = TypeVar("Result")
 
 # Hashing is bound by memory bandwidth from about eight cores on.
+_M_TRIM_THRESHOLD, _M_MMAP_THRESHOLD = -1, -3  # malloc.h
 WORKERS = min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1)
 
 
@@ -81,6 +82,20 @@ def stream_threads(
     finally:
         for _ in threads:
             jobs.put(None)
+
+
+def keep_freed_memory() -> None:
+    """Let the C library reuse freed blocks of megabytes instead of returning them to the kernel each time.
+
+    Encoding and decoding allocate and free a few of them for each chunk; giving the pages back and faulting them in
+    again took 40 % of the processor time. Peak memory stays the same. Only glibc has this knob.
+    """
+    import ctypes  # 10 ms that unencoded objects never have to pay
+
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None)
+    if mallopt:
+        mallopt(_M_MMAP_THRESHOLD, 64 << 20)
+        mallopt(_M_TRIM_THRESHOLD, 256 << 20)
 
 
 def _result(answer: tuple[bool, object]) -> Any:

@@ -43,19 +43,18 @@ def compress(values: Values) -> bytes:
 
 def expand(payload: bytes | memoryview, width: int, count: int) -> Values:
     """The inverse of ``compress``: ``count`` values of ``width`` bytes. Raises ``CorruptObject``."""
-    values = np.zeros(count, TYPES[width])
     if not payload:
-        return values
+        return np.zeros(count, TYPES[width])
     if len(payload) < 4 * width:
         raise CorruptObject("planes without their table")
+    values = np.empty(count, TYPES[width])
     planes = values.view(np.uint8).reshape(count, width)
     position = 4 * width
     for place, word in enumerate(struct.unpack_from(f"<{width}I", payload)):
         mode, length = word >> _MODE_SHIFT, word & ((1 << _MODE_SHIFT) - 1)
         data = payload[position : position + length]
         position += length
-        if mode != _ZERO:
-            planes[:, place] = _expand(mode, data, count)
+        planes[:, place] = _expand(mode, data, count)
     if position != len(payload):
         raise CorruptObject("planes that do not fit their table")
     return values
@@ -91,7 +90,9 @@ def _compressor() -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(compression_params=parameters)
 
 
-def _expand(mode: int, data: bytes | memoryview, count: int) -> Bytes:
+def _expand(mode: int, data: bytes | memoryview, count: int) -> Bytes | int:
+    if mode == _ZERO and not data:
+        return 0
     if mode == _RAW and len(data) == count:
         return np.frombuffer(data, np.uint8)
     if mode != _ZSTD:

@@ -40,13 +40,16 @@ def decode(payload: bytes | memoryview, predicted: Values | None, group: int | N
 
 def _rotated(values: Values) -> Values:
     """``s eeeeeeee mmmmmmm`` becomes ``eeeeeeee mmmmmmm s``: the exponent has its bytes to itself."""
-    one, rest = _bits(values, 1), _bits(values, -1)
-    return np.bitwise_or(values << one, values >> rest)
+    rotated = values << _bits(values, 1)
+    rotated |= values >> _bits(values, -1)
+    return rotated
 
 
 def _unrotated(values: Values) -> Values:
-    one, rest = _bits(values, 1), _bits(values, -1)
-    return np.bitwise_or(values >> one, values << rest)
+    sign = values << _bits(values, -1)
+    values >>= _bits(values, 1)
+    values |= sign
+    return values
 
 
 def _zigzag(difference: Values) -> Values:

@@ -75,8 +75,8 @@ class Memory(Protocol):
     def stored(self, digest: Digest) -> Stored | None:
         """The object that holds a blob which is not an object of its own."""
 
-    def learn_stored(self, stored: Stored, digests: Iterable[Digest]) -> None:
-        """Remember which blobs an object holds."""
+    def learn_stored(self, places: Iterable[tuple[Digest, Stored]]) -> None:
+        """Remember which object holds a blob."""
 
 
 class DiskStore:
@@ -221,8 +221,8 @@ class Forgetful:
     def stored(self, digest: Digest) -> Stored | None:
         return self._holders.get(digest)
 
-    def learn_stored(self, stored: Stored, digests: Iterable[Digest]) -> None:
-        self._holders.update(dict.fromkeys(digests, stored))
+    def learn_stored(self, places: Iterable[tuple[Digest, Stored]]) -> None:
+        self._holders.update(places)
 
 
 def put(store: ObjectStore, data: bytes) -> Digest:

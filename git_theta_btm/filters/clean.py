@@ -6,64 +6,85 @@ neither hashed cryptographically nor written again.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from contextlib import suppress
+from collections.abc import Iterator
+from dataclasses import replace
+from itertools import compress
+from operator import not_
 
 from .. import formats, pack
 from ..chunks import chunks
-from ..errors import FormatError, ObjectError
+from ..errors import FormatError
 from ..layout import Layout, Plan, Range, plan
 from ..manifest import PACKED, Blob, Digest, Entry, Manifest, Stored
 from ..parallel import map_threads
 from ..source import Source
 from ..store import Memory, ObjectStore, get, put
-from .identify import Identifier
+from .identify import LONG, TINY, Identifier, Surroundings
+from .places import Places
 
-Recorded = Callable[[Digest], Manifest | None]  # the manifest that should be kept to, given a version's digest
+_NOTHING_KNOWN = Surroundings()
 
 
-def clean(source: Source, store: ObjectStore, memory: Memory, recorded: Recorded = lambda _: None) -> Manifest:
+def clean(source: Source, store: ObjectStore, memory: Memory, surroundings: Surroundings = _NOTHING_KNOWN) -> Manifest:
     """Store what is new in ``source`` and return its manifest.
 
-    Of several objects that could serve for the same bytes, those that are ``recorded`` win, then those of ``memory``.
     Raises ``FormatError`` if the file changes while it is read, ``OSError`` if the store cannot be written.
     """
     name, located = formats.locate(source)
     cut = plan(source.size, located, lambda start, end: _cut(source, start, end))
-    blobs = _identify(source, cut, store, memory)
+    identifier = Identifier(source, store, memory, surroundings)
+    blobs = _identify(cut, identifier)
+    memory.learn(identifier.learned)
+    memory.learn_stored(identifier.stored.items())
     layout = _layout(source, cut)
     identity = _identity(name, source.size, cut, blobs, Blob(Digest.of(layout), len(layout)))
-    previous = recorded(identity.digest)
-    if previous and previous.digest == identity.digest and all(store.size(o.oid) == o.size for o in previous.objects):
-        return previous
-    small = _small(source, cut, blobs)
-    if identity.layout.packed:
-        small[identity.layout.digest] = layout
-    else:
-        put(store, layout)
-    objects = _packs(small, store, memory, previous)
-    return Manifest(name, source.size, identity.layout, identity.entries, identity.chunks, objects)
+    recorded = surroundings.recorded(identity.digest)
+    if recorded and recorded.digest == identity.digest and _all_here(recorded, store):
+        return recorded
+    places = Places(store, memory, [manifest for manifest in (recorded, identifier.parent) if manifest])
+    for digest, stored in identifier.stored.items():
+        places.made(digest, stored)
+    small = {identity.layout.digest: layout, **_small(source, cut, blobs)}
+    if not identity.layout.packed:
+        put(store, small.pop(identity.layout.digest))
+    small |= {stored.oid: get(store, stored.oid, stored.size) for stored in identifier.stored.values() if stored.packed}
+    _pack(small, places, store, memory)
+    return replace(identity, objects=_objects(identity, places))
+
+
+def _all_here(manifest: Manifest, store: ObjectStore) -> bool:
+    return all(store.size(blob.digest) == blob.size for blob in manifest.needs())
 
 
 def _cut(source: Source, start: int, end: int) -> Iterator[Range]:
     return ((offset, offset + size) for offset, size in chunks(source, start, end))
 
 
-def _identify(source: Source, cut: Plan, store: ObjectStore, memory: Memory) -> dict[Range, Blob]:
+def _identify(cut: Plan, identifier: Identifier) -> dict[Range, Blob]:
     """Every distinct range of the plan by its blob; the large ones are stored."""
-    identifier = Identifier(source, store, memory)
-    ranges = [(item.offset, item.end) for item in cut.located]
-    views = {pair for pair, view in zip(ranges, cut.views, strict=True) if view}
-    wanted = list(dict.fromkeys([*ranges, *cut.chunks]))
+    tensors = {(item.offset, item.end): item for item in reversed(cut.located)}
+    views = {(item.offset, item.end) for item, view in zip(cut.located, cut.views, strict=True) if view}
+    views -= set(cut.chunks)
 
-    def identify(pair: Range) -> Blob:
-        if pair in views or pair[1] - pair[0] <= PACKED:
-            return identifier.small(*pair)
-        return identifier.large(*pair)
+    def recall(pair: Range) -> Blob | None:
+        small = pair in views or pair[1] - pair[0] <= PACKED
+        return identifier.small(*pair) if small else identifier.known(*pair)
 
-    blobs = map_threads(identify, wanted)
-    memory.learn(identifier.learned)
-    return dict(zip(wanted, blobs, strict=True))
+    def store(pair: Range) -> Blob:
+        item = tensors.get(pair)
+        return identifier.store(*pair, item.tensor, item.name) if item else identifier.store(*pair)
+
+    wanted = list(dict.fromkeys([*((item.offset, item.end) for item in cut.located), *cut.chunks]))
+    known = dict(zip(wanted, map_threads(recall, wanted), strict=True))
+    new = [pair for pair, blob in known.items() if blob is None]
+    if sum(end - start for start, end in new) < TINY:
+        identifier.never_encode()
+    # One long blob at a time keeps all threads busy by itself, and its chunks are all that is in memory.
+    alone = [end - start > LONG and identifier.encoder() is not None for start, end in new]
+    short = list(compress(new, map(not_, alone)))
+    stored = dict(zip(short, map_threads(store, short), strict=True))
+    stored |= {pair: store(pair) for pair in compress(new, alone)}
+    return {pair: blob or stored[pair] for pair, blob in known.items()}
 
 
 def _layout(source: Source, cut: Plan) -> bytes:
@@ -92,22 +113,19 @@ def _small(source: Source, cut: Plan, blobs: dict[Range, Blob]) -> dict[Digest, 
     return small
 
 
-def _packs(
-    blobs: dict[Digest, bytes], store: ObjectStore, memory: Memory, previous: Manifest | None
-) -> tuple[Stored, ...]:
-    """The packs that hold ``blobs``: those that do already, and new ones for the rest."""
-    holders: dict[Digest, Stored] = {}
-    for stored in previous.objects if previous else ():
-        with suppress(ObjectError):  # a pack that is gone or corrupt serves for nothing
-            if stored.kind == "pack":
-                held = pack.loads(get(store, stored.oid, stored.size))
-                holders |= {digest: stored for digest in held if digest in blobs and digest not in holders}
-    for digest in blobs.keys() - holders.keys():
-        known = memory.stored(digest)
-        if known and store.size(known.oid) == known.size:
-            holders[digest] = known
-    for members, data in pack.dumps({digest: blobs[digest] for digest in blobs.keys() - holders.keys()}):
+def _pack(small: dict[Digest, bytes], places: Places, store: ObjectStore, memory: Memory) -> None:
+    """Put those small blobs into new packs that are in none yet."""
+    for members, data in pack.dumps({digest: small[digest] for digest in small if not places.pack(digest)}):
         stored = Stored("pack", put(store, data), len(data))
-        memory.learn_stored(stored, members)
-        holders |= dict.fromkeys(members, stored)
-    return tuple(sorted(set(holders.values())))
+        memory.learn_stored((digest, stored) for digest in members)
+        for digest in members:
+            places.made(digest, stored)
+
+
+def _objects(identity: Manifest, places: Places) -> tuple[Stored, ...]:
+    """The storage section: what must stand there for every blob of the identity to be had."""
+    lines: set[Stored] = set()
+    for blob in identity.blobs():
+        lines |= places.find(blob.digest) or set()
+    implied = {blob.digest for blob in identity.blobs() if not blob.packed}
+    return tuple(sorted(line for line in lines if line.kind != "raw" or line.oid not in implied))

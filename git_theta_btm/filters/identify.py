@@ -2,28 +2,52 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, replace
 from hashlib import sha256
+from threading import Lock
+from typing import TYPE_CHECKING
 
 from xxhash import xxh3_128
 
-from ..manifest import Blob, Digest
+from ..manifest import Blob, Digest, Manifest, Stored
 from ..source import BLOCK, Source
 from ..store import Known, Memory, ObjectStore
+from ..tensor import Tensor
+from .places import Places
 
+if TYPE_CHECKING:
+    from .encode import Encoder
+
+LONG = 16 << 20  # bytes from which a blob is encoded on several threads; shorter ones are encoded side by side
+TINY = 2 << 20  # bytes below which encoding saves less than importing numpy costs
 _SAMPLE = 4096  # bytes read at each of three places; weights that differ at all nearly always differ there
 
 
-class Identifier:
-    """Names ranges of one file. Safe to use from many threads; ``learned`` collects what each pass taught.
+@dataclass(frozen=True, slots=True)
+class Surroundings:
+    """What a file's path and history say about it; each is asked only when it is needed."""
 
-    A range of up to ``BLOCK`` bytes is read once. A longer one is read twice only if its sample is known and its
-    fingerprint is not: else one pass fingerprints it (it is stored already) or hashes and writes it (it is new).
+    recorded: Callable[[Digest], Manifest | None] = lambda _: None  # how a version is stored, if that is settled
+    parent: Callable[[], Manifest | None] = lambda: None  # the version before this one
+    mode: Callable[[], str] = lambda: "fast"  # "raw": never encode; "fast"; "small": as small as can be
+
+
+class Identifier:
+    """Names ranges of one file. Safe to use from many threads.
+
+    Of a long range a sample is read first: only if that is known is the range fingerprinted. What is new is hashed,
+    encoded and written in one more pass. ``learned`` and ``stored`` collect what that taught.
     """
 
-    def __init__(self, source: Source, store: ObjectStore, memory: Memory) -> None:
-        self._source, self._store, self._memory = source, store, memory
+    def __init__(self, source: Source, store: ObjectStore, memory: Memory, surroundings: Surroundings) -> None:
+        self._source, self._store, self._memory, self._surroundings = source, store, memory, surroundings
+        self._places = Places(store, memory)
+        self._lock = Lock()
+        self._encoders: list[Encoder | None] = []
+        self.parent: Manifest | None = None
         self.learned: list[Known] = []
+        self.stored: dict[Digest, Stored] = {}
 
     def small(self, start: int, end: int) -> Blob:
         """The blob of a range that is not stored here: a small one goes into a pack, a view into a chunk."""
@@ -32,30 +56,51 @@ class Identifier:
             digest.update(block)
         return Blob(Digest(digest.hexdigest()), end - start)
 
-    def large(self, start: int, end: int) -> Blob:
-        """The blob of a range that is an object of its own; it is in the store afterwards."""
+    def known(self, start: int, end: int) -> Blob | None:
+        """The blob of a range, if it is stored already."""
         size = end - start
-        if size <= BLOCK:
-            data = self._source.read(start, size)
-            fingerprint = xxh3_128(data, self._memory.seed).digest()
-            return self._stored(fingerprint, size) or self._store_bytes(data, fingerprint)
-        sample = self._sample(start, end)
-        if self._memory.sampled(sample, size) and (blob := self._stored(self._fingerprint(start, end), size)):
-            return blob
-        return self._store_range(start, end, sample)
+        if size > BLOCK and not self._memory.sampled(self._sample(start, end), size):
+            return None
+        fingerprint = xxh3_128(seed=self._memory.seed)
+        for block in self._blocks(start, end):
+            fingerprint.update(block)
+        digest = self._memory.find(fingerprint.digest(), size)
+        return Blob(digest, size) if digest and self._places.find(digest) is not None else None
 
-    def _stored(self, fingerprint: bytes, size: int) -> Blob | None:
-        digest = self._memory.find(fingerprint, size)
-        return Blob(digest, size) if digest and self._store.size(digest) == size else None
+    def store(self, start: int, end: int, tensor: Tensor | None = None, name: str = "") -> Blob:
+        """The blob of a range that is not stored yet; it is afterwards."""
+        sample = self._sample(start, end) if end - start > BLOCK else b""
+        encoder = self.encoder()
+        encoding = encoder.encode(start, end, tensor, name) if encoder else None
+        if encoding is None:
+            return self._store_raw(start, end, sample)
+        known, *others = encoding.known
+        self.learned += [replace(known, sample=sample), *others]
+        self.stored[encoding.blob.digest] = encoding.stored
+        return encoding.blob
 
-    def _store_bytes(self, data: bytes, fingerprint: bytes) -> Blob:
-        with self._store.writer() as writer:
-            writer.write(data)
-            blob = Blob(writer.commit(), len(data))
-        self.learned.append(Known(blob, fingerprint))
-        return blob
+    def never_encode(self) -> None:
+        """Store raw whatever is new."""
+        self._encoders = [None]
 
-    def _store_range(self, start: int, end: int, sample: bytes) -> Blob:
+    def encoder(self) -> Encoder | None:
+        """What encodes new blobs, or None if they are to be raw.
+
+        Made when the first one turns up: importing numpy takes longer than all that an unchanged file needs.
+        """
+        with self._lock:
+            if not self._encoders:
+                mode = self._surroundings.mode()
+                self._encoders.append(None if mode == "raw" else self._new_encoder(mode))
+            return self._encoders[0]
+
+    def _new_encoder(self, mode: str) -> Encoder:
+        from .encode import Encoder
+
+        self.parent = self._surroundings.parent()
+        return Encoder(self._source, self._store, self._memory.seed, self.parent, mode)
+
+    def _store_raw(self, start: int, end: int, sample: bytes) -> Blob:
         fingerprint = xxh3_128(seed=self._memory.seed)
         with self._store.writer() as writer:
             for block in self._blocks(start, end):
@@ -64,12 +109,6 @@ class Identifier:
             blob = Blob(writer.commit(), end - start)
         self.learned.append(Known(blob, fingerprint.digest(), sample))
         return blob
-
-    def _fingerprint(self, start: int, end: int) -> bytes:
-        fingerprint = xxh3_128(seed=self._memory.seed)
-        for block in self._blocks(start, end):
-            fingerprint.update(block)
-        return fingerprint.digest()
 
     def _sample(self, start: int, end: int) -> bytes:
         places = (start, (start + end) // 2, end - _SAMPLE)

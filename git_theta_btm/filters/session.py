@@ -7,8 +7,8 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
-from tempfile import TemporaryFile
 from types import TracebackType
+from typing import TYPE_CHECKING
 
 from ..catalogue import Catalogue, NoCatalogue, open_catalogue
 from ..errors import ConflictMarkers, ManifestError, ThetaError
@@ -17,6 +17,9 @@ from ..manifest import MAGIC, MAX_TEXT, Digest, Manifest, is_manifest, loads
 from ..source import BLOCK, BytesSource, FileSource, Source, write_all
 from ..store import DiskStore
 from .caller import holds_open
+
+if TYPE_CHECKING:
+    from ..git import Git
 
 _IN_MEMORY = 8 << 20  # bytes of standard input kept in memory before it goes to a temporary file
 _RACY = 20_000_000  # ns: a file changed this shortly before it was read may change again within one clock tick
@@ -54,8 +57,8 @@ class Session:
             return text
         text = self._clean(FileSource(fd))
         settled = max(before.st_mtime_ns, before.st_ctime_ns) + _RACY < started
-        if settled and _key(os.fstat(fd)) == _key(before) and is_manifest(text):
-            self.catalogue.recognise(self.absolute, _key(before), loads(text).digest)
+        if settled and _key(os.fstat(fd)) == _key(before) and (manifest := _manifest(text)):
+            self.catalogue.recognise(self.absolute, _key(before), manifest.digest)
         return text
 
     def _worktree_file(self) -> int | None:
@@ -77,6 +80,8 @@ class Session:
                 break
         else:
             return BytesSource(bytes(head))
+        from tempfile import TemporaryFile  # 10 ms that only a long standard input has to pay
+
         spool = TemporaryFile(dir=self.directory)  # noqa: SIM115 - closed by the stack
         self._stack.enter_context(spool)
         spool.write(head)
@@ -90,8 +95,9 @@ class Session:
         if not source.size:
             return b""
         from .clean import clean  # a manifest that passes through needs none of it
+        from .identify import Surroundings
 
-        manifest = clean(source, self.store, self.catalogue, self._recorded)
+        manifest = clean(source, self.store, self.catalogue, Surroundings(self._recorded, self._parent, self._mode))
         text = manifest.dumps()
         self.catalogue.remember(self.absolute, manifest, text)
         return text
@@ -112,16 +118,24 @@ class Session:
 
     def _recorded(self, digest: Digest) -> Manifest | None:
         """How this version was last smudged or staged here, else what is staged now."""
-        text = self.catalogue.manifest(self.absolute, digest) or self._staged()
-        try:
-            return loads(text) if is_manifest(text) else None
-        except ManifestError:
-            return None
+        return _manifest(self.catalogue.manifest(self.absolute, digest) or self._staged())
+
+    def _parent(self) -> Manifest | None:
+        """The version in the parent commit, else what is staged now."""
+        return _manifest(self._git().blob(f"HEAD:./{self.path}")) or _manifest(self._staged())
 
     def _staged(self) -> bytes:
+        return self._git().blob(f":./{self.path}")
+
+    def _mode(self) -> str:
+        """The attribute ``theta-store`` of the path."""
+        value = self._git().fields("check-attr", "-z", "theta-store", "--", self.path)[2]
+        return value if value in ("raw", "small") else "fast"
+
+    def _git(self) -> Git:
         from ..git import Git  # starts processes, which the common path never does
 
-        return Git().staged(self.path)
+        return Git()
 
     # -- smudge ------------------------------------------------------------------------------------------------------
 
@@ -131,7 +145,7 @@ class Session:
         Never fails for the repository's state: git has already deleted the old file. What cannot be rebuilt is
         written as it is stored, with one line of explanation.
         """
-        from .smudge import pour, smudge  # clean needs none of it
+        from .smudge import smudge  # clean needs none of it
 
         blocks = _read_blocks()
         head = b""
@@ -146,20 +160,27 @@ class Session:
         try:
             manifest = loads(text)
             self._check_memory(manifest.size)
-            pieces = [] if skip else smudge(manifest, self.store, self.catalogue)
+            pour = None if skip else smudge(manifest, self.store, self.catalogue)
         except (ThetaError, OSError) as error:
             say(self.path, f"{error}; left as a stub: 'git theta pull' tries again, 'git theta fsck' tells more")
-            skip = True
-        if skip:
+            pour = None
+        if pour is None:
             write_all(1, text)
             return
         self.catalogue.remember(self.absolute, manifest, text)
-        pour(pieces, self.store, 1)
+        pour(1)
 
     def _check_memory(self, size: int) -> None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
         if size > total * _SHARE:
             raise ThetaError(f"{size} bytes are too many for git, which keeps the whole file in memory")
+
+
+def _manifest(text: bytes) -> Manifest | None:
+    try:
+        return loads(text) if is_manifest(text) else None
+    except ManifestError:
+        return None
 
 
 def say(path: str, message: object) -> None:

@@ -1,0 +1,152 @@
+"""Encode: a new blob becomes the cheapest object that holds it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import ExitStack
+from dataclasses import dataclass, field
+from hashlib import sha256
+from typing import Any
+
+from xxhash import xxh3_128
+
+from ..blobs import Blobs
+from ..encoded import Header, encode_span, table
+from ..errors import ObjectError
+from ..floats import MANTISSA
+from ..manifest import Blob, Digest, Manifest, Stored
+from ..parallel import WORKERS, keep_freed_memory, stream_threads
+from ..source import Source
+from ..store import Known, ObjectStore
+from ..tensor import Tensor
+from ..updates import Span
+from .identify import LONG
+
+_DEPTH = {"fast": 4, "small": 8}  # decodings that a checkout may have to stack: each costs as much as the first
+_SAMPLES = 4  # places at which the candidates are tried
+_SAMPLE = 64 << 10  # bytes tried at each; a multiple of every element's width
+_RAW = 0.97  # of its size: what does not shrink to this stays raw, and is read without any decoding
+_WORTH = 0.95  # of the dense object: a smaller gain is not worth depending on a base
+
+
+@dataclass(frozen=True, slots=True)
+class Candidate:
+    """One way to store a blob in terms of its bases."""
+
+    kind: str = "dense"
+    bases: tuple[Blob, ...] = ()
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    group: int | None = None
+
+    def header(self, size: int, width: int) -> Header:
+        return Header(self.kind, width, size, self.parameters, self.group)
+
+
+@dataclass(frozen=True, slots=True)
+class Encoding:
+    """What encoding a blob gave: its identity, the object that holds it, and what both are recognised by."""
+
+    blob: Blob
+    stored: Stored
+    known: tuple[Known, Known]
+
+
+class Encoder:
+    """Encodes ranges of one file, in terms of the file's ``parent`` where that pays. Safe to use from many threads."""
+
+    def __init__(self, source: Source, store: ObjectStore, seed: int, parent: Manifest | None, mode: str) -> None:
+        self._source, self._store, self._seed, self._mode = source, store, seed, mode
+        keep_freed_memory()
+        self._entries = {entry.name: entry for entry in parent.entries if not entry.view} if parent else {}
+        self._blobs = Blobs(parent.objects if parent else (), store)
+
+    def encode(self, start: int, end: int, tensor: Tensor | None, name: str) -> Encoding | None:
+        """Store the range, which is the parameter ``name`` or a chunk; None, and nothing stored, if raw is best."""
+        width = _width(tensor)
+        candidates = [Candidate(), *self._deltas(tensor, name)]
+        chosen = self._choose(start, Span(0, end - start, width), candidates)
+        return self._write(start, end, width, chosen) if chosen else None
+
+    def _deltas(self, tensor: Tensor | None, name: str) -> Iterator[Candidate]:
+        entry = self._entries.get(name)
+        if not tensor or not entry or (entry.tensor.dtype, entry.tensor.nbytes) != (tensor.dtype, tensor.nbytes):
+            return
+        base = entry.digest
+        if self._blobs.depth(base) >= _DEPTH[self._mode]:
+            while bases := self._blobs.bases(base):
+                base = bases[0]
+        group = MANTISSA.get(tensor.dtype.name) if self._mode == "small" else None
+        yield Candidate("delta", (Blob(base, tensor.nbytes),), group=group)
+
+    def _choose(self, start: int, whole: Span, candidates: Sequence[Candidate]) -> Candidate | None:
+        """What costs least on samples; None if the blob is best kept raw."""
+        spans = list(_samples(whole))
+        total = sum(span.size for span in spans)
+        best, least = None, _RAW * total
+        for candidate in candidates:
+            cost = self._cost(start, spans, candidate)
+            if cost < least * (_WORTH if candidate.bases else 1):
+                best, least = candidate, cost
+        return best
+
+    def _cost(self, start: int, spans: Sequence[Span], candidate: Candidate) -> float:
+        """Bytes that the samples would take; infinite if a base cannot be had."""
+        header = candidate.header(0, spans[0].width)
+        try:
+            with ExitStack() as stack:
+                bases = [stack.enter_context(self._blobs.open(base.digest)) for base in candidate.bases]
+                parts = (self._source.read(start + span.offset, span.size) for span in spans)
+                return sum(len(encode_span(raw, span, header, bases)) for raw, span in zip(parts, spans, strict=True))
+        except ObjectError:
+            return float("inf")
+
+    def _write(self, start: int, end: int, width: int, candidate: Candidate) -> Encoding:
+        header = candidate.header(end - start, width)
+        identity, quick, whole = sha256(), xxh3_128(seed=self._seed), xxh3_128(seed=self._seed)
+
+        def spans() -> Iterator[tuple[bytes, Span]]:
+            for span in header.spans():
+                raw = self._source.read(start + span.offset, span.size)
+                identity.update(raw)
+                quick.update(raw)
+                yield raw, span
+
+        with ExitStack() as stack:
+            bases = [stack.enter_context(self._blobs.open(base.digest)) for base in candidate.bases]
+            writer = stack.enter_context(self._store.writer())
+            workers = WORKERS if end - start > LONG else 1
+            parts = stream_threads(lambda job: encode_span(*job, header, bases), spans(), workers)
+            size = 0
+            for part in _object(header, parts):
+                writer.write(part)
+                whole.update(part)
+                size += len(part)
+            oid = writer.commit()
+        blob = Blob(Digest(identity.hexdigest()), end - start)
+        stored = Stored(candidate.kind, oid, size, (blob.digest, *(base.digest for base in candidate.bases)))
+        return Encoding(blob, stored, (Known(blob, quick.digest()), Known(Blob(oid, size), whole.digest())))
+
+
+def _object(header: Header, parts: Iterator[bytes]) -> Iterator[bytes]:
+    yield header.dumps()
+    lengths = []
+    for part in parts:
+        lengths.append(len(part))
+        yield part
+    yield table(lengths)
+
+
+def _width(tensor: Tensor | None) -> int:
+    """Bytes of what is one number in a tensor's memory; 1 for chunks and for quantised blocks."""
+    if tensor is None or tensor.dtype.block > 1:
+        return 1
+    return tensor.dtype.size // 2 if tensor.dtype.name in ("C32", "C64", "C128") else tensor.dtype.size
+
+
+def _samples(whole: Span) -> Iterator[Span]:
+    """Spans spread over the blob; all of a small one."""
+    if whole.size <= _SAMPLES * _SAMPLE:
+        yield whole
+        return
+    for index in range(_SAMPLES):
+        yield Span((whole.size - _SAMPLE) * index // (_SAMPLES - 1) // 8 * 8, _SAMPLE, whole.width)

@@ -1,0 +1,71 @@
+"""Verify: whether blobs have the bytes that their digests promise."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import ExitStack
+from hashlib import sha256
+
+from xxhash import xxh3_128
+
+from ..blobs import Blobs
+from ..errors import CorruptObject
+from ..manifest import Blob, Digest
+from ..source import BLOCK, Source
+from ..store import Known, Memory
+
+
+class Verifier:
+    """Compares blobs with their digests, by the fast hash of their objects where that is remembered.
+
+    A blob's bases are not looked at: ``Blobs.closure`` names them. Safe to use from many threads.
+    """
+
+    def __init__(self, blobs: Blobs, memory: Memory) -> None:
+        self._blobs, self._memory = blobs, memory
+
+    def verify(self, digest: Digest, size: int | None = None) -> None:
+        """Raise ``CorruptObject`` unless the blob has these bytes, ``MissingObject`` if it is not there."""
+        line = self._blobs.lines.get(digest)
+        with ExitStack() as stack:
+            if line is None:
+                self._same(self._blobs.open_object(digest, stack), digest, size)
+            elif self._memory.stored(digest) == line:  # it was decoded once: its object only has to be the same still
+                self._same(self._blobs.open_object(line.oid, stack), line.oid, line.size)
+            else:
+                source = stack.enter_context(self._blobs.open(digest))
+                if source.size != (source.size if size is None else size) or _digest(source) != digest:
+                    raise CorruptObject(f"object {line.oid} is corrupt: it is not {digest}")
+                self._memory.learn_stored([(digest, line)])
+
+    def _same(self, source: Source, digest: Digest, size: int | None) -> None:
+        if size is not None and source.size != size:
+            raise CorruptObject(f"object {digest} is corrupt: it has {source.size} bytes, not {size}")
+        known = self._memory.fingerprint(digest)
+        if known and known == self._fingerprint(source):
+            return
+        if _digest(source) != digest:
+            raise CorruptObject(f"object {digest} is corrupt: its bytes have another SHA-256")
+        if source.size > BLOCK:  # for less, the cryptographic hash is as good as free
+            self._memory.learn([Known(Blob(digest, source.size), self._fingerprint(source))])
+
+    def _fingerprint(self, source: Source) -> bytes:
+        fingerprint = xxh3_128(seed=self._memory.seed)
+        for block in _blocks(source):
+            fingerprint.update(block)
+        return fingerprint.digest()
+
+
+def _digest(source: Source) -> str:
+    digest = sha256()
+    for block in _blocks(source, 4 * BLOCK):  # whole chunks: an encoded object decodes no less at a time
+        digest.update(block)
+    return digest.hexdigest()
+
+
+def _blocks(source: Source, size: int = BLOCK) -> Iterator[memoryview]:
+    buffer = memoryview(bytearray(min(size, source.size)))
+    for offset in range(0, source.size, size):
+        block = buffer[: min(size, source.size - offset)]
+        source.readinto(offset, block)
+        yield block
