@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 
 from . import pack
@@ -12,7 +12,9 @@ from .manifest import Digest, Stored
 from .source import BytesSource, Source
 from .store import ObjectStore, get
 
-MAX_DEPTH = 64  # bases of bases; what this program writes stays far below, a hostile manifest must end somewhere
+MAX_WORK = (
+    500  # decodings for one blob; what this program writes stays far below, a hostile manifest must end somewhere
+)
 
 
 class Blobs:
@@ -22,6 +24,7 @@ class Blobs:
         objects = tuple(objects)
         self._store = store
         self._packs = [stored for stored in objects if stored.kind == "pack"]
+        self._work: dict[Digest, float] = {}
         self.lines = {Digest(stored.rest[0]): stored for stored in objects if stored.encoded}
 
     @cached_property
@@ -36,17 +39,17 @@ class Blobs:
     def open(self, digest: Digest) -> Iterator[Source]:
         """A blob's bytes, which are not checked. Raises ``MissingObject`` or ``CorruptObject``."""
         with ExitStack() as stack:
-            yield self._open(digest, stack, 0)
+            yield self._open(digest, stack)
 
-    def _open(self, digest: Digest, stack: ExitStack, depth: int) -> Source:
+    def _open(self, digest: Digest, stack: ExitStack) -> Source:
         line = self.lines.get(digest)
         if line is None:
             return self.open_object(digest, stack)
-        if depth == MAX_DEPTH:
-            raise CorruptObject(f"object {line.oid} is built on itself, or on more than {MAX_DEPTH} others")
+        if self.work(digest) > MAX_WORK:
+            raise CorruptObject(f"object {line.oid} is built on itself, or on more than {MAX_WORK} others")
         from .encoded import Decoded  # numpy and zstandard, which raw objects never need
 
-        bases = [self._open(Digest(base), stack, depth + 1) for base in line.rest[1:]]
+        bases = [self._open(Digest(base), stack) for base in line.rest[1:]]
         return Decoded(self.open_object(line.oid, stack), bases)
 
     def open_object(self, oid: Digest, stack: ExitStack) -> Source:
@@ -54,6 +57,10 @@ class Blobs:
         if oid in self.packed:
             return BytesSource(self.packed[oid])
         return stack.enter_context(self._store.open(oid))
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether the blob is one of these already."""
+        return digest in self.lines or digest in self.packed or self._store.size(digest) is not None
 
     def bases(self, digest: Digest) -> list[Digest]:
         """The blobs that a blob is stored in terms of."""
@@ -71,11 +78,12 @@ class Blobs:
                 waiting += self.bases(digest)
         return list(found)
 
-    def depth(self, digest: Digest) -> int:
-        """How many decodings deep a blob is; 0 for one that is stored as it is. Raises ``CorruptObject``."""
-        level, depth = [digest], -1
-        while level and depth <= MAX_DEPTH:
-            level, depth = [base for item in level for base in self.bases(item)], depth + 1
-        if depth > MAX_DEPTH:
-            raise CorruptObject(f"object of {digest} is built on itself")
-        return depth
+    def work(self, digest: Digest) -> float:
+        """How many decodings reading a blob takes; 0 for one that is stored as it is, infinite if it needs itself."""
+        if digest not in self.lines:
+            return 0
+        if digest not in self._work:
+            self._work[digest] = float("inf")  # what a blob that leads back here is told
+            with suppress(RecursionError):
+                self._work[digest] = 1 + sum(map(self.work, self.bases(digest)))
+        return self._work[digest]

@@ -44,6 +44,12 @@ class Plan:
     chunks: tuple[Range, ...]
     glue: tuple[Range, ...]
 
+    @property
+    def inside(self) -> set[Range]:
+        """The ranges of views that are no chunks themselves: they have no blob of their own."""
+        views = {(item.offset, item.end) for item, view in zip(self.located, self.views, strict=True) if view}
+        return views - set(self.chunks)
+
 
 @dataclass(frozen=True, slots=True)
 class Layout:

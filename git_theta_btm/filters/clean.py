@@ -44,11 +44,10 @@ def clean(source: Source, store: ObjectStore, memory: Memory, surroundings: Surr
     places = Places(store, memory, [manifest for manifest in (recorded, identifier.parent) if manifest])
     for digest, stored in identifier.stored.items():
         places.made(digest, stored)
-    small = {identity.layout.digest: layout, **_small(source, cut, blobs)}
-    if not identity.layout.packed:
-        put(store, small.pop(identity.layout.digest))
-    small |= {stored.oid: get(store, stored.oid, stored.size) for stored in identifier.stored.values() if stored.packed}
-    _pack(small, places, store, memory)
+    for pair, blob in blobs.items():
+        if not blob.packed and pair not in cut.inside and places.find(blob.digest) is None:
+            identifier.store_raw(*pair)  # whatever it was recognised by is no longer to be had
+    _store_small(identity, {identity.layout.digest: layout, **_small(source, cut, blobs)}, places, (store, memory))
     return replace(identity, objects=_objects(identity, places))
 
 
@@ -63,11 +62,10 @@ def _cut(source: Source, start: int, end: int) -> Iterator[Range]:
 def _identify(cut: Plan, identifier: Identifier) -> dict[Range, Blob]:
     """Every distinct range of the plan by its blob; the large ones are stored."""
     tensors = {(item.offset, item.end): item for item in reversed(cut.located)}
-    views = {(item.offset, item.end) for item, view in zip(cut.located, cut.views, strict=True) if view}
-    views -= set(cut.chunks)
+    inside = cut.inside
 
     def recall(pair: Range) -> Blob | None:
-        small = pair in views or pair[1] - pair[0] <= PACKED
+        small = pair in inside or pair[1] - pair[0] <= PACKED
         return identifier.small(*pair) if small else identifier.known(*pair)
 
     def store(pair: Range) -> Blob:
@@ -113,8 +111,16 @@ def _small(source: Source, cut: Plan, blobs: dict[Range, Blob]) -> dict[Digest, 
     return small
 
 
-def _pack(small: dict[Digest, bytes], places: Places, store: ObjectStore, memory: Memory) -> None:
-    """Put those small blobs into new packs that are in none yet."""
+def _store_small(
+    identity: Manifest, small: dict[Digest, bytes], places: Places, ports: tuple[ObjectStore, Memory]
+) -> None:
+    """Put those small blobs, and small encoded objects, into new packs that are in none yet."""
+    store, memory = ports
+    if not identity.layout.packed:
+        put(store, small.pop(identity.layout.digest))
+    for blob in identity.blobs():
+        loose = (line for line in places.find(blob.digest) or () if line.packed and not places.pack(line.oid))
+        small |= {line.oid: get(store, line.oid, line.size) for line in loose}
     for members, data in pack.dumps({digest: small[digest] for digest in small if not places.pack(digest)}):
         stored = Stored("pack", put(store, data), len(data))
         memory.learn_stored((digest, stored) for digest in members)

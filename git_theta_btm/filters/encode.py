@@ -16,13 +16,13 @@ from ..errors import ObjectError
 from ..floats import MANTISSA
 from ..manifest import Blob, Digest, Manifest, Stored
 from ..parallel import WORKERS, keep_freed_memory, stream_threads
-from ..source import Source
-from ..store import Known, ObjectStore
+from ..source import BytesSource, Source
+from ..store import Known, Memory, ObjectStore
 from ..tensor import Tensor
 from ..updates import Span
-from .identify import LONG
+from .identify import LONG, sample
 
-_DEPTH = {"fast": 4, "small": 8}  # decodings that a checkout may have to stack: each costs as much as the first
+_WORK = {"fast": 4, "small": 8}  # decodings that a checkout may have to stack: each costs as much as the first
 _SAMPLES = 4  # places at which the candidates are tried
 _SAMPLE = 64 << 10  # bytes tried at each; a multiple of every element's width
 _RAW = 0.97  # of its size: what does not shrink to this stays raw, and is read without any decoding
@@ -44,35 +44,85 @@ class Candidate:
 
 @dataclass(frozen=True, slots=True)
 class Encoding:
-    """What encoding a blob gave: its identity, the object that holds it, and what both are recognised by."""
+    """What encoding a blob gave: its identity and what it is recognised by, and the same of the object that holds it,
+    unless the blob turned out to be stored already."""
 
-    blob: Blob
-    stored: Stored
-    known: tuple[Known, Known]
+    known: Known
+    stored: Stored | None = None
+    whole: Known | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Scribe:
+    """Writes ranges of ``source`` into ``store``, in terms of ``blobs``. Safe to use from many threads."""
+
+    source: Source
+    blobs: Blobs
+    store: ObjectStore
+    seed: int
+
+    def cost(self, start: int, spans: Sequence[Span], candidate: Candidate) -> float:
+        """Bytes that the samples would take; infinite if a base cannot be had."""
+        header = candidate.header(0, spans[0].width)
+        try:
+            with ExitStack() as stack:
+                bases = [stack.enter_context(self.blobs.open(base.digest)) for base in candidate.bases]
+                parts = (self.source.read(start + span.offset, span.size) for span in spans)
+                return sum(len(encode_span(raw, span, header, bases)) for raw, span in zip(parts, spans, strict=True))
+        except ObjectError:
+            return float("inf")
+
+    def write(self, start: int, end: int, width: int, candidate: Candidate) -> Encoding:
+        """Store ``start..end`` of the source as ``candidate`` says. Raises ``ObjectError`` if a base cannot be had."""
+        header = candidate.header(end - start, width)
+        identity, quick, whole = sha256(), xxh3_128(seed=self.seed), xxh3_128(seed=self.seed)
+
+        def spans() -> Iterator[tuple[bytes, Span]]:
+            for span in header.spans():
+                raw = self.source.read(start + span.offset, span.size)
+                identity.update(raw)
+                quick.update(raw)
+                yield raw, span
+
+        with ExitStack() as stack:
+            bases = [stack.enter_context(self.blobs.open(base.digest)) for base in candidate.bases]
+            writer = stack.enter_context(self.store.writer())
+            workers = WORKERS if end - start > LONG else 1
+            parts = stream_threads(lambda job: encode_span(*job, header, bases), spans(), workers)
+            size = 0
+            for part in _object(header, parts):
+                writer.write(part)
+                whole.update(part)
+                size += len(part)
+            digest = Digest(identity.hexdigest())
+            known = Known(Blob(digest, end - start), quick.digest(), sample(self.source, start, end, self.seed))
+            if self.blobs.holds(digest):
+                return Encoding(known)
+            oid = writer.commit()
+        stored = Stored(candidate.kind, oid, size, (digest, *(base.digest for base in candidate.bases)))
+        return Encoding(known, stored, Known(Blob(oid, size), whole.digest()))
 
 
 class Encoder:
     """Encodes ranges of one file, in terms of the file's ``parent`` where that pays. Safe to use from many threads."""
 
-    def __init__(self, source: Source, store: ObjectStore, seed: int, parent: Manifest | None, mode: str) -> None:
-        self._source, self._store, self._seed, self._mode = source, store, seed, mode
-        keep_freed_memory()
+    def __init__(self, scribe: Scribe, parent: Manifest | None, mode: str) -> None:
+        self._scribe, self._blobs, self._mode = scribe, scribe.blobs, mode
         self._entries = {entry.name: entry for entry in parent.entries if not entry.view} if parent else {}
-        self._blobs = Blobs(parent.objects if parent else (), store)
+        keep_freed_memory()
 
     def encode(self, start: int, end: int, tensor: Tensor | None, name: str) -> Encoding | None:
         """Store the range, which is the parameter ``name`` or a chunk; None, and nothing stored, if raw is best."""
-        width = _width(tensor)
-        candidates = [Candidate(), *self._deltas(tensor, name)]
-        chosen = self._choose(start, Span(0, end - start, width), candidates)
-        return self._write(start, end, width, chosen) if chosen else None
+        whole = Span(0, end - start, width_of(tensor))
+        chosen = self._choose(start, whole, [Candidate(), *self._deltas(tensor, name)])
+        return self._scribe.write(start, end, whole.width, chosen) if chosen else None
 
     def _deltas(self, tensor: Tensor | None, name: str) -> Iterator[Candidate]:
         entry = self._entries.get(name)
         if not tensor or not entry or (entry.tensor.dtype, entry.tensor.nbytes) != (tensor.dtype, tensor.nbytes):
             return
         base = entry.digest
-        if self._blobs.depth(base) >= _DEPTH[self._mode]:
+        if self._blobs.work(base) >= _WORK[self._mode]:
             while bases := self._blobs.bases(base):
                 base = bases[0]
         group = MANTISSA.get(tensor.dtype.name) if self._mode == "small" else None
@@ -84,47 +134,10 @@ class Encoder:
         total = sum(span.size for span in spans)
         best, least = None, _RAW * total
         for candidate in candidates:
-            cost = self._cost(start, spans, candidate)
+            cost = self._scribe.cost(start, spans, candidate)
             if cost < least * (_WORTH if candidate.bases else 1):
                 best, least = candidate, cost
         return best
-
-    def _cost(self, start: int, spans: Sequence[Span], candidate: Candidate) -> float:
-        """Bytes that the samples would take; infinite if a base cannot be had."""
-        header = candidate.header(0, spans[0].width)
-        try:
-            with ExitStack() as stack:
-                bases = [stack.enter_context(self._blobs.open(base.digest)) for base in candidate.bases]
-                parts = (self._source.read(start + span.offset, span.size) for span in spans)
-                return sum(len(encode_span(raw, span, header, bases)) for raw, span in zip(parts, spans, strict=True))
-        except ObjectError:
-            return float("inf")
-
-    def _write(self, start: int, end: int, width: int, candidate: Candidate) -> Encoding:
-        header = candidate.header(end - start, width)
-        identity, quick, whole = sha256(), xxh3_128(seed=self._seed), xxh3_128(seed=self._seed)
-
-        def spans() -> Iterator[tuple[bytes, Span]]:
-            for span in header.spans():
-                raw = self._source.read(start + span.offset, span.size)
-                identity.update(raw)
-                quick.update(raw)
-                yield raw, span
-
-        with ExitStack() as stack:
-            bases = [stack.enter_context(self._blobs.open(base.digest)) for base in candidate.bases]
-            writer = stack.enter_context(self._store.writer())
-            workers = WORKERS if end - start > LONG else 1
-            parts = stream_threads(lambda job: encode_span(*job, header, bases), spans(), workers)
-            size = 0
-            for part in _object(header, parts):
-                writer.write(part)
-                whole.update(part)
-                size += len(part)
-            oid = writer.commit()
-        blob = Blob(Digest(identity.hexdigest()), end - start)
-        stored = Stored(candidate.kind, oid, size, (blob.digest, *(base.digest for base in candidate.bases)))
-        return Encoding(blob, stored, (Known(blob, quick.digest()), Known(Blob(oid, size), whole.digest())))
 
 
 def _object(header: Header, parts: Iterator[bytes]) -> Iterator[bytes]:
@@ -136,7 +149,7 @@ def _object(header: Header, parts: Iterator[bytes]) -> Iterator[bytes]:
     yield table(lengths)
 
 
-def _width(tensor: Tensor | None) -> int:
+def width_of(tensor: Tensor | None) -> int:
     """Bytes of what is one number in a tensor's memory; 1 for chunks and for quantised blocks."""
     if tensor is None or tensor.dtype.block > 1:
         return 1
@@ -150,3 +163,16 @@ def _samples(whole: Span) -> Iterator[Span]:
         return
     for index in range(_SAMPLES):
         yield Span((whole.size - _SAMPLE) * index // (_SAMPLES - 1) // 8 * 8, _SAMPLE, whole.width)
+
+
+def offer(data: bytes, tensor: Tensor, candidate: Candidate, blobs: Blobs, ports: tuple[ObjectStore, Memory]) -> Blob:
+    """Store one tensor's bytes as ``candidate`` says, and remember it, so that the next ``git add`` finds it so.
+
+    For whoever knows how a tensor came about: a merge, an adapter, a repack. Raises ``ObjectError``.
+    """
+    store, memory = ports
+    encoding = Scribe(BytesSource(data), blobs, store, memory.seed).write(0, len(data), width_of(tensor), candidate)
+    memory.learn(filter(None, (encoding.known, encoding.whole)))
+    if encoding.stored:
+        memory.learn_stored([(encoding.known.blob.digest, encoding.stored)])
+    return encoding.known.blob

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING
@@ -59,25 +59,25 @@ class Identifier:
     def known(self, start: int, end: int) -> Blob | None:
         """The blob of a range, if it is stored already."""
         size = end - start
-        if size > BLOCK and not self._memory.sampled(self._sample(start, end), size):
+        if size > BLOCK and not self._memory.sampled(sample(self._source, start, end, self._memory.seed), size):
             return None
         fingerprint = xxh3_128(seed=self._memory.seed)
         for block in self._blocks(start, end):
             fingerprint.update(block)
         digest = self._memory.find(fingerprint.digest(), size)
-        return Blob(digest, size) if digest and self._places.find(digest) is not None else None
+        with self._lock:
+            return Blob(digest, size) if digest and self._places.find(digest) is not None else None
 
     def store(self, start: int, end: int, tensor: Tensor | None = None, name: str = "") -> Blob:
         """The blob of a range that is not stored yet; it is afterwards."""
-        sample = self._sample(start, end) if end - start > BLOCK else b""
         encoder = self.encoder()
         encoding = encoder.encode(start, end, tensor, name) if encoder else None
         if encoding is None:
-            return self._store_raw(start, end, sample)
-        known, *others = encoding.known
-        self.learned += [replace(known, sample=sample), *others]
-        self.stored[encoding.blob.digest] = encoding.stored
-        return encoding.blob
+            return self.store_raw(start, end)
+        self.learned += filter(None, (encoding.known, encoding.whole))
+        if encoding.stored:
+            self.stored[encoding.known.blob.digest] = encoding.stored
+        return encoding.known.blob
 
     def never_encode(self) -> None:
         """Store raw whatever is new."""
@@ -95,24 +95,23 @@ class Identifier:
             return self._encoders[0]
 
     def _new_encoder(self, mode: str) -> Encoder:
-        from .encode import Encoder
+        from ..blobs import Blobs
+        from .encode import Encoder, Scribe
 
         self.parent = self._surroundings.parent()
-        return Encoder(self._source, self._store, self._memory.seed, self.parent, mode)
+        blobs = Blobs(self.parent.objects if self.parent else (), self._store)
+        return Encoder(Scribe(self._source, blobs, self._store, self._memory.seed), self.parent, mode)
 
-    def _store_raw(self, start: int, end: int, sample: bytes) -> Blob:
+    def store_raw(self, start: int, end: int) -> Blob:
+        """The same, as an object that is the blob."""
         fingerprint = xxh3_128(seed=self._memory.seed)
         with self._store.writer() as writer:
             for block in self._blocks(start, end):
                 fingerprint.update(block)
                 writer.write(block)
             blob = Blob(writer.commit(), end - start)
-        self.learned.append(Known(blob, fingerprint.digest(), sample))
+        self.learned.append(Known(blob, fingerprint.digest(), sample(self._source, start, end, self._memory.seed)))
         return blob
-
-    def _sample(self, start: int, end: int) -> bytes:
-        places = (start, (start + end) // 2, end - _SAMPLE)
-        return xxh3_128(b"".join(self._source.read(at, _SAMPLE) for at in places), self._memory.seed).digest()
 
     def _blocks(self, start: int, end: int) -> Iterator[memoryview]:
         """The range in blocks of one buffer, which is overwritten by the next."""
@@ -121,3 +120,11 @@ class Identifier:
             block = buffer[: min(BLOCK, end - offset)]
             self._source.readinto(offset, block)
             yield block
+
+
+def sample(source: Source, start: int, end: int, seed: int) -> bytes:
+    """A hash of a few places in a long range: another sample is another blob. Empty for a range of up to ``BLOCK``."""
+    if end - start <= BLOCK:
+        return b""
+    places = (start, (start + end) // 2, end - _SAMPLE)
+    return xxh3_128(b"".join(source.read(at, _SAMPLE) for at in places), seed).digest()
