@@ -108,7 +108,7 @@ class BlobReader:
             )
         assert self._child.stdin and self._child.stdout
         try:
-            self._child.stdin.write(name.encode() + b"\n")
+            self._child.stdin.write(os.fsencode(name) + b"\n")
             self._child.stdin.flush()
         except BrokenPipeError:
             raise ThetaError("git cat-file ended early: run 'git fsck'") from None

@@ -1,4 +1,4 @@
-"""Where Git keeps this repository, found without running git: a filter is started for every ``git status``."""
+"""What the surroundings say, found without running git: a filter is started for every ``git status``."""
 
 from __future__ import annotations
 
@@ -43,3 +43,8 @@ def common_directory(start: str = ".") -> str:
             return os.path.normpath(os.path.join(directory, text.read().strip()))
     except FileNotFoundError:
         return directory
+
+
+def is_set(variable: str) -> bool:
+    """An environment variable as git reads a boolean."""
+    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")

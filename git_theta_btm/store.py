@@ -28,7 +28,7 @@ class Writer(Protocol):
         """Append bytes."""
 
     def commit(self) -> Digest:
-        """Make the object appear under the SHA-256 of what was written, durably, and name it."""
+        """Make the object appear under the SHA-256 of what was written, its bytes on disk first, and name it."""
 
 
 class ObjectStore(Protocol):

@@ -44,8 +44,8 @@ def clean(source: Source, store: ObjectStore, memory: Memory, surroundings: Surr
     places = Places(store, memory, [manifest for manifest in (recorded, identifier.parent) if manifest])
     for digest, stored in identifier.stored.items():
         places.made(digest, stored)
-    for pair, blob in blobs.items():
-        if not blob.packed and pair not in cut.inside and places.find(blob.digest) is None:
+    for pair in blobs.keys() - cut.inside:
+        if not blobs[pair].packed and places.find(blobs[pair].digest) is None:
             identifier.store_raw(*pair)  # whatever it was recognised by is no longer to be had
     _store_small(identity, {identity.layout.digest: layout, **_small(source, cut, blobs)}, places, (store, memory))
     return replace(identity, objects=_objects(identity, places))

@@ -3,16 +3,17 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import ExitStack
+from contextlib import ExitStack, suppress
 from dataclasses import dataclass, field
 from hashlib import sha256
+from math import inf
 from typing import Any
 
 from xxhash import xxh3_128
 
-from ..blobs import Blobs
+from ..blobs import MAX_WORK, Blobs
 from ..encoded import Header, encode_span, table
-from ..errors import ObjectError
+from ..errors import CorruptObject, ObjectError
 from ..floats import MANTISSA
 from ..manifest import Blob, Digest, Manifest, Stored
 from ..parallel import WORKERS, keep_freed_memory, stream_threads
@@ -21,6 +22,7 @@ from ..store import Known, Memory, ObjectStore
 from ..tensor import Tensor
 from ..updates import Span
 from .identify import LONG, sample
+from .verify import Verifier
 
 _WORK = {"fast": 4, "small": 8}  # decodings that a checkout may have to stack: each costs as much as the first
 _SAMPLES = 4  # places at which the candidates are tried
@@ -59,23 +61,48 @@ class Scribe:
     source: Source
     blobs: Blobs
     store: ObjectStore
-    seed: int
+    memory: Memory
 
-    def cost(self, start: int, spans: Sequence[Span], candidate: Candidate) -> float:
-        """Bytes that the samples would take; infinite if a base cannot be had."""
-        header = candidate.header(0, spans[0].width)
+    def cost(self, start: int, whole: Span, candidate: Candidate) -> float:
+        """The share of its size that a sample of the range would take; infinite if a base cannot be had."""
+        header = candidate.header(whole.size, whole.width)
+        spans = list(_samples(whole))
         try:
             with ExitStack() as stack:
                 bases = [stack.enter_context(self.blobs.open(base.digest)) for base in candidate.bases]
                 parts = (self.source.read(start + span.offset, span.size) for span in spans)
-                return sum(len(encode_span(raw, span, header, bases)) for raw, span in zip(parts, spans, strict=True))
+                cost = sum(len(encode_span(raw, span, header, bases)) for raw, span in zip(parts, spans, strict=True))
         except ObjectError:
-            return float("inf")
+            return inf
+        return cost / sum(span.size for span in spans)
+
+    def check(self, blob: Blob) -> None:
+        """Raise ``ObjectError`` unless the blob has the right bytes: what is built on others is lost with them."""
+        if self.blobs.work(blob.digest) > MAX_WORK:
+            raise CorruptObject(f"{blob.digest} is built on itself, or on too many others")
+        verifier = Verifier(self.blobs, self.memory)
+        for digest in reversed(self.blobs.closure([blob.digest])):
+            verifier.verify(digest, blob.size if digest == blob.digest else None)
+
+    def _holds(self, blob: Blob) -> bool:
+        with suppress(ObjectError):
+            if self.blobs.holds(blob.digest):
+                self.check(blob)
+                return True
+        return False
 
     def write(self, start: int, end: int, width: int, candidate: Candidate) -> Encoding:
-        """Store ``start..end`` of the source as ``candidate`` says. Raises ``ObjectError`` if a base cannot be had."""
+        """Store ``start..end`` of the source as ``candidate`` says.
+
+        Raises ``ObjectError`` if a base cannot be had, or does not fit, or if reading the object would take too long.
+        """
         header = candidate.header(end - start, width)
-        identity, quick, whole = sha256(), xxh3_128(seed=self.seed), xxh3_128(seed=self.seed)
+        if sum(self.blobs.work(base.digest) for base in candidate.bases) >= MAX_WORK:
+            raise ObjectError(f"a {candidate.kind} object would take more than {MAX_WORK} decodings")
+        for base in candidate.bases:
+            self.check(base)
+        seed = self.memory.seed
+        identity, quick, whole = sha256(), xxh3_128(seed=seed), xxh3_128(seed=seed)
 
         def spans() -> Iterator[tuple[bytes, Span]]:
             for span in header.spans():
@@ -95,8 +122,8 @@ class Scribe:
                 whole.update(part)
                 size += len(part)
             digest = Digest(identity.hexdigest())
-            known = Known(Blob(digest, end - start), quick.digest(), sample(self.source, start, end, self.seed))
-            if self.blobs.holds(digest):
+            known = Known(Blob(digest, end - start), quick.digest(), sample(self.source, start, end, seed))
+            if self._holds(known.blob):
                 return Encoding(known)
             oid = writer.commit()
         stored = Stored(candidate.kind, oid, size, (digest, *(base.digest for base in candidate.bases)))
@@ -114,14 +141,20 @@ class Encoder:
     def encode(self, start: int, end: int, tensor: Tensor | None, name: str) -> Encoding | None:
         """Store the range, which is the parameter ``name`` or a chunk; None, and nothing stored, if raw is best."""
         whole = Span(0, end - start, width_of(tensor))
-        chosen = self._choose(start, whole, [Candidate(), *self._deltas(tensor, name)])
-        return self._scribe.write(start, end, whole.width, chosen) if chosen else None
+        dense = Candidate()
+        for candidates in ([dense, *self._deltas(tensor, name)], [dense]):
+            chosen = self._choose(start, whole, candidates)
+            with suppress(ObjectError):  # its base is not what it should be: do without
+                return self._scribe.write(start, end, whole.width, chosen) if chosen else None
+        return None
 
     def _deltas(self, tensor: Tensor | None, name: str) -> Iterator[Candidate]:
         entry = self._entries.get(name)
         if not tensor or not entry or (entry.tensor.dtype, entry.tensor.nbytes) != (tensor.dtype, tensor.nbytes):
             return
         base = entry.digest
+        if self._blobs.work(base) > MAX_WORK:
+            return
         if self._blobs.work(base) >= _WORK[self._mode]:
             while bases := self._blobs.bases(base):
                 base = bases[0]
@@ -130,11 +163,9 @@ class Encoder:
 
     def _choose(self, start: int, whole: Span, candidates: Sequence[Candidate]) -> Candidate | None:
         """What costs least on samples; None if the blob is best kept raw."""
-        spans = list(_samples(whole))
-        total = sum(span.size for span in spans)
-        best, least = None, _RAW * total
+        best, least = None, _RAW
         for candidate in candidates:
-            cost = self._scribe.cost(start, spans, candidate)
+            cost = self._scribe.cost(start, whole, candidate)
             if cost < least * (_WORTH if candidate.bases else 1):
                 best, least = candidate, cost
         return best
@@ -171,7 +202,7 @@ def offer(data: bytes, tensor: Tensor, candidate: Candidate, blobs: Blobs, ports
     For whoever knows how a tensor came about: a merge, an adapter, a repack. Raises ``ObjectError``.
     """
     store, memory = ports
-    encoding = Scribe(BytesSource(data), blobs, store, memory.seed).write(0, len(data), width_of(tensor), candidate)
+    encoding = Scribe(BytesSource(data), blobs, store, memory).write(0, len(data), width_of(tensor), candidate)
     memory.learn(filter(None, (encoding.known, encoding.whole)))
     if encoding.stored:
         memory.learn_stored([(encoding.known.blob.digest, encoding.stored)])

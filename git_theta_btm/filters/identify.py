@@ -100,7 +100,7 @@ class Identifier:
 
         self.parent = self._surroundings.parent()
         blobs = Blobs(self.parent.objects if self.parent else (), self._store)
-        return Encoder(Scribe(self._source, blobs, self._store, self._memory.seed), self.parent, mode)
+        return Encoder(Scribe(self._source, blobs, self._store, self._memory), self.parent, mode)
 
     def store_raw(self, start: int, end: int) -> Blob:
         """The same, as an object that is the blob."""

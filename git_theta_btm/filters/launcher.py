@@ -8,11 +8,11 @@ The contract (gitattributes(5), "filter"): content on stdin, result on stdout, n
 
 from __future__ import annotations
 
-import os
 import sys
 from collections.abc import Sequence
 
 from ..errors import ThetaError
+from ..gitdir import is_set
 from ..source import write_all
 from .session import Session, say
 
@@ -34,7 +34,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     except BrokenPipeError:
         return 1  # git went away, and has said why
     except (ThetaError, OSError) as error:
-        if _is_set("GIT_TRACE_THETA"):
+        if is_set("GIT_TRACE_THETA"):
             raise
         say(path, error if isinstance(error, ThetaError) else _os_reason(error))
         return 1
@@ -47,12 +47,7 @@ def _parse(words: list[str]) -> tuple[str, bool, str]:
     words = words[skip:]
     words = words[words[:1] == ["--"] :]
     valid = verb in ("clean", "smudge") and len(words) == 1
-    return verb, skip or _is_set("GIT_THETA_SKIP_SMUDGE"), words[0] if valid else ""
-
-
-def _is_set(variable: str) -> bool:
-    """An environment variable as git reads a boolean."""
-    return os.environ.get(variable, "").lower() not in ("", "0", "false", "no", "off")
+    return verb, skip or is_set("GIT_THETA_SKIP_SMUDGE"), words[0] if valid else ""
 
 
 def _os_reason(error: OSError) -> str:

@@ -6,18 +6,19 @@ from collections.abc import Iterable
 from contextlib import suppress
 
 from .. import pack
+from ..blobs import MAX_WORK, Blobs
 from ..errors import ObjectError
 from ..manifest import Digest, Manifest, Stored
 from ..store import Memory, ObjectStore, get
 
 Lines = frozenset[Stored]
-_DEEPEST = 100  # bases of bases; what this program writes stays far below
 
 
 class Places:
     """Finds what must stand in a manifest's storage section for a blob to be had.
 
-    What was made just now wins, then what the ``manifests`` say, earlier ones first, then what is remembered.
+    What was made just now wins, then what is remembered. The ``manifests`` are asked for packs only, whose members
+    prove themselves: what they say of encoded objects counts once such an object was decoded, and so is remembered.
     Raises nothing: an object that is gone or broken serves for nothing. For one thread.
     """
 
@@ -26,16 +27,15 @@ class Places:
         self._lines: dict[Digest, Stored] = {}
         self._found: dict[Digest, Lines] = {}
         self._searching: set[Digest] = set()
+        self._failed: set[Digest] = set()
         for manifest in manifests:
             self._add(manifest)
 
     def _add(self, manifest: Manifest) -> None:
-        for stored in manifest.objects:
-            if stored.encoded:
-                self._lines.setdefault(Digest(stored.rest[0]), stored)
-            elif stored.kind == "pack":
-                with suppress(ObjectError):
-                    for digest in pack.loads(get(self._store, stored.oid, stored.size)):
+        for stored in (stored for stored in manifest.objects if stored.kind == "pack"):
+            with suppress(ObjectError):
+                for digest, data in pack.loads(get(self._store, stored.oid, stored.size)).items():
+                    if Digest.of(data) == digest:
                         self._lines.setdefault(digest, stored)
 
     def made(self, digest: Digest, stored: Stored) -> None:
@@ -55,14 +55,20 @@ class Places:
 
         A small encoded object that was made just now is in no pack yet, and so its pack is not among them.
         """
-        if digest not in self._found and digest not in self._searching and len(self._searching) < _DEEPEST:
-            self._searching.add(digest)  # a blob that leads back to itself cannot be had that way
-            lines = self._find(digest)
-            self._searching.remove(digest)
-            if lines is None:
-                return None
+        if digest in self._found:
+            return self._found[digest]
+        if digest in self._searching or digest in self._failed or len(self._searching) >= MAX_WORK:
+            return None  # a blob that leads back to itself cannot be had that way
+        self._searching.add(digest)
+        lines = self._find(digest)
+        self._searching.remove(digest)
+        if lines is None:
+            self._failed.add(digest)
+        else:
             self._found[digest] = lines
-        return self._found.get(digest)
+        if not self._searching:
+            self._failed.clear()  # what failed may have done so only on the way from where the search began
+        return lines
 
     def _find(self, digest: Digest) -> Lines | None:
         for stored in (self._lines.get(digest), self._memory.stored(digest)):
@@ -75,11 +81,15 @@ class Places:
         return None if size is None else frozenset({Stored("raw", digest, size)})
 
     def _check(self, stored: Stored) -> Lines | None:
-        own: Lines | None = frozenset({stored})
-        held = self.pack(stored.oid) if stored.packed else None
-        if held:
-            own = frozenset({stored, held})
+        lines = {stored}
+        if held := self.pack(stored.oid) if stored.packed else None:
+            lines.add(held)
         elif self._store.size(stored.oid) != stored.size:
-            own = None
-        parts = [own, *(self.find(Digest(base)) for base in stored.rest[1:])]
-        return None if None in parts else frozenset().union(*filter(None, parts))
+            return None
+        for base in stored.rest[1:]:
+            part = self.find(Digest(base))
+            if part is None:
+                return None
+            lines |= part
+        work = Blobs(lines, self._store).work(Digest(stored.rest[0]))
+        return frozenset(lines) if work <= MAX_WORK else None

@@ -56,8 +56,8 @@ def owners(manifest: Manifest) -> dict[Digest, str]:
 
 def verify(manifest: Manifest, blobs: Blobs, memory: Memory) -> None:
     """Raise ``CorruptObject`` or ``MissingObject``, naming the parameter, unless every blob has the right bytes."""
-    verifier = Verifier(blobs, memory)
     sizes = {blob.digest: blob.size for blob in manifest.blobs()}
+    verifier = Verifier(blobs, memory, max(sizes.values()))
 
     def one(digest: Digest) -> None:
         try:

@@ -13,6 +13,7 @@ from ..errors import CorruptObject
 from ..manifest import Blob, Digest
 from ..source import BLOCK, Source
 from ..store import Known, Memory
+from ..tensor import MAX_BYTES
 
 
 class Verifier:
@@ -21,8 +22,9 @@ class Verifier:
     A blob's bases are not looked at: ``Blobs.closure`` names them. Safe to use from many threads.
     """
 
-    def __init__(self, blobs: Blobs, memory: Memory) -> None:
-        self._blobs, self._memory = blobs, memory
+    def __init__(self, blobs: Blobs, memory: Memory, limit: int = MAX_BYTES) -> None:
+        """No blob, and so no base, has more than ``limit`` bytes: an object of a megabyte can claim terabytes."""
+        self._blobs, self._memory, self._limit = blobs, memory, limit
 
     def verify(self, digest: Digest, size: int | None = None) -> None:
         """Raise ``CorruptObject`` unless the blob has these bytes, ``MissingObject`` if it is not there."""
@@ -34,7 +36,8 @@ class Verifier:
                 self._same(self._blobs.open_object(line.oid, stack), line.oid, line.size)
             else:
                 source = stack.enter_context(self._blobs.open(digest))
-                if source.size != (source.size if size is None else size) or _digest(source) != digest:
+                fits = source.size <= self._limit if size is None else source.size == size
+                if not fits or _digest(source) != digest:
                     raise CorruptObject(f"object {line.oid} is corrupt: it is not {digest}")
                 self._memory.learn_stored([(digest, line)])
 

@@ -1,0 +1,106 @@
+"""The command line, ``git theta``: parse, call one function of the package, print, end with an exit code.
+
+Commands are modules that are imported when they are asked for, so that each pays for itself alone.
+"""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from importlib import import_module
+
+import click
+
+from .. import __version__
+from ..errors import ThetaError
+from ..gitdir import is_set
+
+# command: module. In the order of the help.
+COMMANDS = {
+    "install": "install",
+    "uninstall": "install",
+    "track": "track",
+    "untrack": "track",
+    "add": "add",
+    "ls-files": "ls_files",
+    "status": "status",
+    "pull": "pull",
+    "fsck": "fsck",
+    "doctor": "doctor",
+    "env": "env",
+    "completion": "completion",
+    "help": "help",
+}
+COMPLETE = "_GIT_THETA_COMPLETE"  # the variable by which a shell asks for completions
+NAME = "git theta"
+
+
+class Commands(click.Group):
+    """The commands, each imported when it is asked for."""
+
+    def list_commands(self, ctx: click.Context) -> list[str]:
+        return list(COMMANDS)
+
+    def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
+        if cmd_name not in COMMANDS:
+            return None
+        module = import_module(f".{COMMANDS[cmd_name]}", __name__)
+        command: click.Command = getattr(module, cmd_name.replace("-", "_"))
+        return command
+
+
+@click.group(
+    cls=Commands,
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "max_content_width": 100},
+)
+@click.version_option(__version__, message="git-theta-btm %(version)s")
+@click.pass_context
+def theta(ctx: click.Context) -> None:
+    """Version machine-learning models parameter by parameter.
+
+    \b
+    git theta install            once on each machine
+    git theta track '*.pt'       once in each repository
+    git add model.pt             and from here on with git alone
+    """
+    if ctx.invoked_subcommand is None:
+        click.echo(ctx.get_help())
+
+
+def main() -> None:
+    """Run a command and exit: 0, 1 for "no" or "problems found", 128 if it failed, 129 if it makes no sense."""
+    sys.exit(run(sys.argv[1:]))
+
+
+def run(arguments: list[str]) -> int:
+    """Run a command; returns the exit code."""
+    try:
+        if COMPLETE in os.environ:
+            theta.main(arguments, prog_name="git-theta", complete_var=COMPLETE)
+        # Not by main(), which has its own idea of exit codes, even for a reader that has gone away.
+        with theta.make_context(NAME, arguments) as context:
+            result = theta.invoke(context)
+        sys.stdout.flush()
+        return result if isinstance(result, int) else 0
+    except click.exceptions.Exit as end:
+        return end.exit_code
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)  # the interpreter flushes once more when it ends
+        return 128 + signal.SIGPIPE
+    except (KeyboardInterrupt, click.Abort):
+        return 128 + signal.SIGINT
+    except click.UsageError as error:
+        usage = error.ctx.get_usage() if error.ctx else f"Usage: {NAME} COMMAND"
+        return _fail(error.format_message(), 129, "u" + " ".join(usage.split())[1:])
+    except (ThetaError, OSError, click.ClickException) as error:
+        if is_set("GIT_TRACE_THETA"):
+            raise
+        return _fail(str(error), error.exit_code if isinstance(error, ThetaError) else 128)
+
+
+def _fail(message: str, code: int, *more: str) -> int:
+    for line in (f"theta: {message}", *more):
+        click.echo("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in line), err=True)
+    return code

@@ -1,0 +1,123 @@
+"""The manual page, from the commands' own help: ``python -m git_theta_btm.cli.manual > man/git-theta.1``."""
+
+from __future__ import annotations
+
+import inspect
+import re
+import sys
+from collections.abc import Iterator
+
+import click
+
+from .. import __version__
+from . import COMMANDS, NAME, theta
+
+_DESCRIPTION = """
+git-theta-btm teaches Git to version machine-learning checkpoints parameter by parameter. A file whose pattern is
+tracked is split into its tensors when it is added; each is stored once, by the SHA-256 of its bytes, however many
+versions, branches and files share it. Git itself holds a manifest: a text with one line for each parameter, which
+git diff, git log -p and git blame show as it is. On checkout the file is put together again, byte for byte.
+
+After git theta install (once for each user) and git theta track (once in each repository), git add, commit, switch,
+diff, stash and the rest work as ever.
+"""
+
+_SECTIONS = {
+    "EXIT STATUS": (
+        ("0", "It worked."),
+        ("1", "The answer is no: problems were found, or a stub is left."),
+        ("128", "It failed; one line on standard error says why, and what to do."),
+        ("129", "The command line makes no sense."),
+    ),
+    "ENVIRONMENT": (
+        ("GIT_THETA_SKIP_SMUDGE", "If true, checkouts leave stubs in the place of models."),
+        ("GIT_TRACE_THETA", "If true, an error ends with the trace of its cause."),
+        ("NO_COLOR", "If set, nothing is coloured unless --color=always asks for it."),
+    ),
+    "CONFIGURATION": (
+        ("filter.theta.clean, filter.theta.smudge, filter.theta.required", "The filters; git theta install sets them."),
+        ("merge.theta.name, merge.theta.driver", "What git does where both sides changed a model."),
+        ("color.theta", "Whether to colour: true, false, always or auto; color.ui if it is not set."),
+        ("color.theta.<state>", "The colour of a state that git theta status shows, such as color.theta.staged."),
+    ),
+    "FILES": (
+        (".gitattributes", "Lines with filter=theta say which files are versioned by parameter."),
+        ("$GIT_COMMON_DIR/theta/objects", "The objects, each by its SHA-256. Nothing else has them: do not delete."),
+        ("$GIT_COMMON_DIR/theta/catalogue.sqlite3", "What is remembered from earlier runs: a cache."),
+        ("$GIT_COMMON_DIR/theta/corrupt", "Where git theta fsck --fix moves objects whose bytes are wrong."),
+    ),
+}
+
+
+def page() -> str:
+    """The whole page in the man macros of troff."""
+    return "\n".join(_page()) + "\n"
+
+
+def _page() -> Iterator[str]:
+    yield f'.TH GIT-THETA 1 "" "git-theta-btm {__version__}" "Git Manual"'
+    yield ".SH NAME"
+    yield "git\\-theta \\- version machine\\-learning models parameter by parameter"
+    yield ".SH SYNOPSIS"
+    context = click.Context(theta, info_name=NAME)
+    for name in COMMANDS:
+        yield _bold(_usage(_command(context, name), name))
+        yield ".br"
+    yield ".SH DESCRIPTION"
+    yield from _paragraphs(_DESCRIPTION)
+    yield ".SH COMMANDS"
+    for name in COMMANDS:
+        yield from _describe(_command(context, name), name)
+    for title, items in _SECTIONS.items():
+        yield f".SH {title}"
+        for term, text in items:
+            yield from (".TP", _bold(term), _escape(text))
+    yield ".SH SEE ALSO"
+    yield "gitattributes(5), git\\-lfs(1)"
+
+
+def _command(context: click.Context, name: str) -> click.Command:
+    command = theta.get_command(context, name)
+    assert command is not None
+    return command
+
+
+def _usage(command: click.Command, name: str) -> str:
+    inner = click.Context(command, info_name=f"{NAME} {name}")
+    return " ".join([inner.command_path, *command.collect_usage_pieces(inner)])
+
+
+def _describe(command: click.Command, name: str) -> Iterator[str]:
+    yield f".SS {_escape(_usage(command, name))}"
+    yield from _paragraphs(inspect.cleandoc(command.help or ""))
+    inner = click.Context(command, info_name=name)
+    for parameter in command.params:
+        record = parameter.get_help_record(inner) if isinstance(parameter, click.Option) else None
+        if record:
+            yield from (".TP", _bold(record[0]), _escape(record[1]))
+
+
+def _paragraphs(text: str) -> Iterator[str]:
+    """Paragraphs, of which one after a ``\\b`` keeps its lines."""
+    for paragraph in re.split(r"\n\s*\n", text.strip()):
+        yield ".PP"
+        if paragraph.startswith("\b"):
+            yield ".nf"
+            yield from map(_escape, paragraph.splitlines()[1:])
+            yield ".fi"
+        else:
+            yield _escape(" ".join(paragraph.split()))
+
+
+def _bold(text: str) -> str:
+    return f"\\fB{_escape(text).removeprefix(chr(92) + '&')}\\fR"
+
+
+def _escape(text: str) -> str:
+    """Text in which troff finds nothing to obey."""
+    text = text.replace("\\", "\\e").replace("-", "\\-")
+    return f"\\&{text}" if text.startswith((".", "'")) else text
+
+
+if __name__ == "__main__":
+    sys.stdout.write(page())
