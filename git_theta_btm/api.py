@@ -1,0 +1,194 @@
+"""The Python interface: the parameters of a stored model as NumPy arrays, each read when it is asked for.
+
+Nothing is checked out, and only the objects of what is asked for are read; of a slice, only the chunks that hold it.
+"""
+
+from __future__ import annotations
+
+import json
+from bisect import bisect_right
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from functools import cached_property
+from itertools import accumulate
+from types import MappingProxyType
+from typing import TYPE_CHECKING
+
+from .arrays import array, numpy_type, rows
+from .blobs import Blobs
+from .errors import CorruptObject, FormatError, ManifestError, ThetaError
+from .layout import Layout, segments
+from .manifest import Digest, Entry, Manifest, is_manifest, loads, spell
+from .repository import Repository
+from .source import BytesSource, Source, check_range
+from .store import ObjectStore
+from .versions import located
+
+if TYPE_CHECKING:
+    from .arrays import Array
+
+_MAX_HEADER = 100_000_000  # bytes of a safetensors header, as the reference implementation has it
+
+
+def open(path: str, rev: str | None = None, repository: str = ".") -> Checkpoint:
+    """The model at ``path``, which is relative to ``repository``, in a revision, or in the index if there is none.
+
+    Raises ``ThetaError`` if there is no such file, or if git does not store it parameter by parameter.
+    """
+    found = Repository(repository)
+    if rev is None and found.root is None:
+        rev = "HEAD"
+    name = f"{rev or ''}:{located(found, path)}"
+    answer = found.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
+    if answer.returncode:
+        raise ThetaError(f"there is no file {path!r} in {rev or 'the index'}")
+    text = found.git.blob(answer.stdout.decode().strip())
+    if not is_manifest(text):
+        raise ThetaError(f"{path} is not stored parameter by parameter in {rev or 'the index'}")
+    return Checkpoint(loads(text), found.store)
+
+
+class Checkpoint(Mapping[str, "Array"]):
+    """One version of a model: its parameters by name, as read-only arrays. Safe to use from many threads.
+
+    An array is read from the store each time it is asked for, and compared with its digest.
+    """
+
+    def __init__(self, manifest: Manifest, store: ObjectStore) -> None:
+        self.manifest = manifest
+        self.entries: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in manifest.entries})
+        self.blobs = Blobs(manifest.objects, store)
+
+    @property
+    def digest(self) -> Digest:
+        """What names this version of the file on every machine."""
+        return self.manifest.digest
+
+    @cached_property
+    def metadata(self) -> Mapping[str, str]:
+        """The texts in a safetensors header; other formats have none. Raises ``ObjectError``, and ``ManifestError`` if
+        the file is not what its manifest says."""
+        if self.manifest.format != "safetensors":
+            return MappingProxyType({})
+        try:
+            length = int.from_bytes(self._file.read(0, 8), "little")
+            header = json.loads(self._file.read(8, min(length, _MAX_HEADER)))
+            return MappingProxyType({str(name): str(text) for name, text in header.get("__metadata__", {}).items()})
+        except (FormatError, ValueError, AttributeError, RecursionError):
+            raise ManifestError("a manifest that says safetensors of what is none") from None
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self.entries)
+
+    def __len__(self) -> int:
+        return len(self.entries)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self.entries
+
+    def __getitem__(self, name: str) -> Array:
+        """A whole parameter. Raises ``KeyError``, ``ObjectError`` if it is not here or corrupt, and ``ThetaError`` if
+        NumPy has no such type."""
+        tensor = self.entries[name].tensor
+        with _naming(name):
+            numpy_type(tensor.dtype.name)  # before anything is read
+            return array(self.raw(name), tensor)
+
+    def raw(self, name: str) -> bytes:
+        """The bytes of a parameter, of whatever type. Raises ``KeyError``, and ``ObjectError`` as above."""
+        with _naming(name), self.source(name) as source:
+            data = source.read(0, source.size)
+            if Digest.of(data) != self.entries[name].digest:
+                raise CorruptObject("its bytes have another SHA-256: run 'git theta fsck'")
+            return data
+
+    def slice(self, name: str, start: int, stop: int) -> Array:
+        """Rows ``start`` to ``stop`` of a parameter, with the meaning that a slice of a list has.
+
+        A part cannot be compared with the digest of the whole. Raises what ``[]`` raises, and ``ThetaError`` for a
+        parameter without rows.
+        """
+        with _naming(name), self.source(name) as source:
+            part, offset = rows(self.entries[name].tensor, start, stop)
+            return array(source.read(offset, part.nbytes), part)
+
+    @contextmanager
+    def source(self, name: str) -> Iterator[Source]:
+        """The bytes of a parameter, to be read in any order. Raises ``KeyError`` and ``ObjectError``."""
+        entry = self.entries[name]
+        if not entry.tensor.nbytes:
+            yield BytesSource(b"")
+        elif entry.view:
+            yield _Window(self._file, self._offsets[name], entry.tensor.nbytes)
+        else:
+            with self.blobs.open(entry.digest) as source:
+                if source.size != entry.tensor.nbytes:
+                    raise CorruptObject(f"{source.size} bytes instead of {entry.tensor.nbytes}")
+                yield source
+
+    @cached_property
+    def _layout(self) -> Layout:
+        with self.blobs.open(self.manifest.layout.digest) as source:
+            return Layout.loads(source.read(0, source.size))
+
+    @cached_property
+    def _offsets(self) -> dict[str, int]:
+        return dict(zip(self.entries, self._layout.offsets, strict=True))
+
+    @cached_property
+    def _file(self) -> _File:
+        return _File(self.manifest, self._layout, self.blobs)
+
+
+@contextmanager
+def _naming(name: str) -> Iterator[None]:
+    """Errors about a parameter, named."""
+    try:
+        yield
+    except ThetaError as error:
+        if str(error).startswith("parameter "):
+            raise
+        raise type(error)(f"parameter {spell(name)}: {error}") from None
+
+
+class _File:
+    """The file itself as a source, put together from its segments as far as it is read."""
+
+    def __init__(self, manifest: Manifest, layout: Layout, blobs: Blobs) -> None:
+        self.size = manifest.size
+        self._pieces = segments(manifest, layout)
+        self._starts = list(accumulate((piece.size for piece in self._pieces), initial=0))
+        self._blobs = blobs
+
+    def read(self, offset: int, size: int) -> bytes:
+        check_range(offset, size, self.size)
+        return b"".join(self._read(offset, offset + size))
+
+    def _read(self, start: int, end: int) -> Iterator[bytes]:
+        index = bisect_right(self._starts, start) - 1
+        while start < end:
+            piece, at = self._pieces[index], self._starts[index]
+            low, high = start - at, min(end - at, piece.size)
+            if piece.blob is None:
+                yield piece.glue[low:high]
+            else:
+                with self._blobs.open(piece.blob.digest) as source:
+                    yield source.read(low, high - low)
+            start, index = at + high, index + 1
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(offset, len(buffer))
+
+
+class _Window:
+    """A range of another source."""
+
+    def __init__(self, source: Source, start: int, size: int) -> None:
+        self._source, self._start, self.size = source, start, size
+
+    def read(self, offset: int, size: int) -> bytes:
+        check_range(offset, size, self.size)
+        return self._source.read(self._start + offset, size)
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(offset, len(buffer))

@@ -1,0 +1,57 @@
+"""``git theta size``."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import get_args
+
+import click
+
+from ..repository import Repository
+from ..sizes import Grouping, Room, sizes
+from .console import as_json, columns, data, dump, number, printable
+from .console import size as amount
+
+_SHORT = 10  # hexadecimal digits of a commit
+
+
+@click.command()
+@click.argument("revisions", nargs=-1, metavar="[REV]...")
+@click.option("--by", type=click.Choice(get_args(Grouping)), help="Print a line for each of these, too.")
+@as_json
+def size(revisions: tuple[str, ...], *, by: Grouping | None, as_json: bool) -> None:
+    """Show how much room the versions of all models take.
+
+    Prints the number of versions, the size of the files, of the distinct tensors in them, and of the objects that
+    store these, with its share of the full copies that git-lfs would keep. With --by also what a commit adds to the
+    earlier ones, or what a branch, path or parameter has for itself. Only manifests are read, of all refs or of the
+    revisions given.
+
+    \b
+    Example:
+      git theta size
+      git theta size --by branch
+      git theta size --by commit main~10..main
+    """
+    rooms = sizes(Repository(), revisions, by)
+    if as_json:
+        dump(groups=[_fields(room) for room in rooms[:-1]], total=_fields(rooms[-1]))
+        return
+    for line in columns([_cells(room, by) for room in rooms]):
+        data(line)
+
+
+def _fields(room: Room) -> dict[str, object]:
+    return {**dataclasses.asdict(room), "ratio": round(room.ratio, 6)}
+
+
+def _cells(room: Room, by: Grouping | None) -> tuple[str, ...]:
+    return (
+        number(room.versions, "version"),
+        f"files {amount(room.logical)}",
+        f"tensors {amount(room.unique)}",
+        f"stored {amount(room.stored)}",
+        f"{room.ratio:.1%} of copies",
+        *([f"added {amount(room.added)}"] if by else []),
+        room.name[:_SHORT] if by == "commit" else printable(room.name),
+    )
