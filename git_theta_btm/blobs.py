@@ -5,16 +5,15 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
+from math import inf
 
 from . import pack
-from .errors import CorruptObject
+from .errors import CorruptObject, ObjectError
 from .manifest import Digest, Stored
 from .source import BytesSource, Source
 from .store import ObjectStore, get
 
-MAX_WORK = (
-    500  # decodings for one blob; what this program writes stays far below, a hostile manifest must end somewhere
-)
+MAX_WORK = 100  # decodings for one blob, and its bases: they nest four calls deep, with an open file each per thread
 
 
 class Blobs:
@@ -46,7 +45,7 @@ class Blobs:
         if line is None:
             return self.open_object(digest, stack)
         if self.work(digest) > MAX_WORK:
-            raise CorruptObject(f"object {line.oid} is built on itself, or on more than {MAX_WORK} others")
+            raise CorruptObject(f"blob {digest} is built on itself, or on more than {MAX_WORK} others")
         from .encoded import Decoded  # numpy and zstandard, which raw objects never need
 
         bases = [self._open(Digest(base), stack) for base in line.rest[1:]]
@@ -60,7 +59,11 @@ class Blobs:
 
     def holds(self, digest: Digest) -> bool:
         """Whether the blob is one of these already."""
-        return digest in self.lines or digest in self.packed or self._store.size(digest) is not None
+        if digest in self.lines or self._store.size(digest) is not None:
+            return True
+        with suppress(ObjectError):  # a pack that is not here holds nothing
+            return digest in self.packed
+        return False
 
     def bases(self, digest: Digest) -> list[Digest]:
         """The blobs that a blob is stored in terms of."""
@@ -79,11 +82,22 @@ class Blobs:
         return list(found)
 
     def work(self, digest: Digest) -> float:
-        """How many decodings reading a blob takes; 0 for one that is stored as it is, infinite if it needs itself."""
+        """How many decodings reading a blob takes: 0 for one that is stored as it is, infinite above ``MAX_WORK``."""
+        waiting, entered = [digest], set[Digest]()
+        while waiting:
+            blob = waiting[-1]
+            if blob in self._work:
+                waiting.pop()
+            elif blob in entered:  # again, from above or from below: a base that is unknown still is built on it
+                self._work[blob] = self._work_of(blob)
+            else:
+                entered.add(blob)
+                waiting += self.bases(blob)
+        return self._work[digest]
+
+    def _work_of(self, digest: Digest) -> float:
         if digest not in self.lines:
             return 0
-        if digest not in self._work:
-            self._work[digest] = float("inf")  # what a blob that leads back here is told
-            with suppress(RecursionError):
-                self._work[digest] = 1 + sum(map(self.work, self.bases(digest)))
-        return self._work[digest]
+        bases = self.bases(digest)
+        total = max(1 + sum(self._work.get(base, inf) for base in bases), len(bases))
+        return total if total <= MAX_WORK else inf

@@ -16,14 +16,16 @@ from typing import Any
 import numpy as np
 
 from .errors import CorruptObject, FormatError
-from .planes import TYPES
+from .planes import TYPES, Values
 from .residual import decode, encode
 from .source import Source, check_range
-from .updates import Span, load
+from .updates import Span, Update, load
 
 CHUNK = 4 << 20  # bytes of a tensor that are encoded together
 _MAGIC = b"git-theta-btm object 1\n"
 _MAX_HEADER = 16 << 10
+_LEAST_CHUNK = 4 << 10  # bytes: smaller chunks would make a table, and a reader's work, out of proportion
+_NONSENSE = (FormatError, ValueError, TypeError, LookupError, ArithmeticError)  # what wrong parameters lead to
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,15 +41,20 @@ class Header:
 
     def __post_init__(self) -> None:
         fields = (self.width, self.size, self.chunk, self.group if self.group is not None else 0)
-        valid = all(type(value) is int and value >= 0 for value in fields) and self.width in TYPES
-        if not valid or not 0 < self.chunk <= 64 << 20 or self.chunk % 8 or self.size % self.width:
-            raise CorruptObject("an encoded object with an impossible header")
+        valid = all(type(value) is int and value >= 0 for value in fields) and type(self.kind) is str
+        if not valid or self.width not in TYPES or self.size % self.width:
+            raise CorruptObject("an encoded object of an impossible kind or size")
+        if not 0 < self.chunk <= 64 << 20 or self.chunk % 8:
+            raise CorruptObject("an encoded object of impossible chunks")
         if not isinstance(self.parameters, dict) or (self.group or 0) >= 8 * self.width:
             raise CorruptObject("an encoded object with impossible parameters")
 
     def dumps(self) -> bytes:
+        """The canonical text. Raises ``CorruptObject`` if it is longer than a reader would accept."""
         fields = {"chunk": self.chunk, "group": self.group, "kind": self.kind, "parameters": self.parameters}
         text = json.dumps({**fields, "size": self.size, "width": self.width}, sort_keys=True, separators=(",", ":"))
+        if len(_MAGIC) + len(text) >= _MAX_HEADER:
+            raise CorruptObject(f"an encoded object with a header of {len(text)} bytes")
         return _MAGIC + text.encode() + b"\n"
 
     def spans(self) -> Iterator[Span]:
@@ -57,9 +64,27 @@ class Header:
 
 
 def encode_span(raw: bytes | memoryview, span: Span, header: Header, bases: Sequence[Source]) -> bytes:
-    """The payload of one chunk of a tensor."""
-    predicted = load(header.kind).predict(span, bases, header.parameters)
+    """The payload of one chunk of a tensor. Raises ``ObjectError`` if the bases or parameters do not fit."""
+    check_bases(header, bases)
+    predicted = _predict(load(header.kind), span, bases, header)
     return encode(np.frombuffer(raw, TYPES[span.width]), predicted, header.group)
+
+
+def check_bases(header: Header, bases: Sequence[Source]) -> None:
+    """Raise ``CorruptObject`` if a base is larger than the tensor: reading one must not cost more than reading both."""
+    largest = max((base.size for base in bases), default=0)
+    if largest > max(header.size, CHUNK):
+        raise CorruptObject(f"a {header.kind[:40]} object of {header.size} bytes with a base of {largest}")
+
+
+def _predict(update: Update, span: Span, bases: Sequence[Source], header: Header) -> Values | None:
+    try:
+        predicted = update.predict(span, bases, header.parameters)
+    except _NONSENSE as error:
+        raise CorruptObject(f"a {header.kind[:40]} object whose bases do not fit: {error}"[:200]) from None
+    if predicted is not None and (predicted.dtype, predicted.shape) != (TYPES[span.width], (span.count,)):
+        raise CorruptObject(f"a {header.kind[:40]} object of another type than its bases")
+    return predicted
 
 
 def table(lengths: Sequence[int]) -> bytes:
@@ -75,14 +100,8 @@ class Decoded:
         self.header, start = _header(source)
         self.size = self.header.size
         self._update = load(self.header.kind)
-        count = -(-self.size // self.header.chunk)
-        end = source.size - 4 * count
-        if end < start:
-            raise CorruptObject("an encoded object that is cut short")
-        lengths = struct.unpack(f"<{count}I", source.read(end, 4 * count))
-        self._edges = list(accumulate(lengths, initial=start))
-        if self._edges[-1] != end:
-            raise CorruptObject("an encoded object whose chunks do not fit its table")
+        check_bases(self.header, bases)
+        self._edges = _edges(source, self.header, start)
 
     def chunk(self, index: int) -> memoryview:
         """The bytes of one chunk. Raises ``CorruptObject``."""
@@ -90,10 +109,7 @@ class Decoded:
         offset = index * header.chunk
         span = Span(offset, min(header.chunk, header.size - offset), header.width)
         payload = self._source.read(self._edges[index], self._edges[index + 1] - self._edges[index])
-        try:
-            predicted = self._update.predict(span, self._bases, header.parameters)
-        except (FormatError, ValueError, TypeError, KeyError) as error:
-            raise CorruptObject(f"a {header.kind} object whose bases do not fit: {error}") from None
+        predicted = _predict(self._update, span, self._bases, header)
         values = decode(payload, predicted, header.group, (span.width, span.count))
         return values.data.cast("B")
 
@@ -114,9 +130,23 @@ def _header(source: Source) -> tuple[Header, int]:
     try:
         fields = json.loads(text)
         header = Header(**fields)
+        canonical = header.dumps()
     except (ValueError, TypeError, RecursionError):
         raise CorruptObject("not an encoded object of version 1") from None
     start = len(_MAGIC) + len(text) + 1
-    if not newline or not head.startswith(_MAGIC) or header.dumps() != head[:start]:
+    if not newline or not head.startswith(_MAGIC) or canonical != head[:start]:
         raise CorruptObject("an encoded object whose header is not in canonical form")
     return header, start
+
+
+def _edges(source: Source, header: Header, start: int) -> list[int]:
+    """Where each payload begins, and where the last one ends."""
+    count = -(-header.size // header.chunk)
+    end = source.size - 4 * count
+    if end < start or (header.chunk < _LEAST_CHUNK and count > 1):
+        raise CorruptObject("an encoded object that is cut short, or cut too small")
+    lengths = struct.unpack(f"<{count}I", source.read(end, 4 * count))
+    edges = list(accumulate(lengths, initial=start))
+    if edges[-1] != end or max(lengths, default=0) > 2 * header.chunk + 256:
+        raise CorruptObject("an encoded object whose chunks do not fit its table")
+    return edges

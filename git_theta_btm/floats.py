@@ -1,6 +1,7 @@
 """Bit patterns as numbers and back: what predictions and merges compute with.
 
-Narrowing rounds to nearest, ties to even, and keeps infinities and NaN what they are.
+Narrowing rounds to nearest, ties to even, and keeps infinities. Every NaN becomes the positive quiet one without a
+payload: which of two payloads an operation hands on, and the sign of a NaN that it makes, differ between processors.
 """
 
 from __future__ import annotations
@@ -21,9 +22,10 @@ MANTISSA = {"F16": 10, "BF16": 7, "F32": 23, "F64": 52}  # bits below the expone
 
 def widen(values: Values, dtype: str) -> Floats:
     """Patterns of ``dtype`` (a safetensors name) as float64, exactly. Raises ``FormatError`` if it is no float."""
-    if dtype == "BF16":
-        return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
-    return values.view(_native(dtype)).astype(np.float64)
+    with np.errstate(invalid="ignore"):  # a signalling NaN is a value like any other
+        if dtype == "BF16":
+            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+        return values.view(_native(dtype)).astype(np.float64)
 
 
 def narrow(numbers: Floats, dtype: str) -> Values:
@@ -32,7 +34,9 @@ def narrow(numbers: Floats, dtype: str) -> Values:
         if dtype == "BF16":
             return _narrow_bf16(numbers)
         native = _native(dtype)
-        return numbers.astype(native).view(f"<u{native.itemsize}")
+        narrowed = numbers.astype(native)
+        narrowed[np.isnan(narrowed)] = np.nan
+        return narrowed.view(f"<u{native.itemsize}")
 
 
 def _native(dtype: str) -> np.dtype[np.floating]:
@@ -53,7 +57,6 @@ def _narrow_bf16(numbers: Floats) -> Values:
     away = inexact & (np.abs(wide) > np.abs(numbers))
     bits -= away  # truncated towards zero
     bits |= inexact  # and the last bit set: sticky
-    nan = np.isnan(single)
     rounded = (bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)
-    rounded[nan] = (bits[nan] >> np.uint32(16)) | np.uint32(0x40)
+    rounded[np.isnan(numbers)] = 0x7FC0
     return rounded.astype(np.uint16)

@@ -18,6 +18,7 @@ from .errors import CorruptObject
 
 Values: TypeAlias = npt.NDArray[np.unsignedinteger]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
+Squeezed: TypeAlias = tuple[int, bytes | memoryview]
 
 TYPES: dict[int, np.dtype[np.unsignedinteger]] = {
     1: np.dtype(np.uint8),
@@ -25,20 +26,21 @@ TYPES: dict[int, np.dtype[np.unsignedinteger]] = {
     4: np.dtype("<u4"),
     8: np.dtype("<u8"),
 }
-_RAW, _ZSTD, _ZERO = 0, 1, 2
+_RAW, _ZSTD, _ZERO, _SPARSE = 0, 1, 2, 3
 _PAYS = 0.97  # of its size: a plane that would not shrink further is kept as it is, and costs nothing to read
 _SAMPLE = 8192  # bytes of a plane that tell its entropy to 0.03 bits
 _MODE_SHIFT = 30
+_SCATTERED = 0.25  # share of non-zero bytes below which whole bits for the zeros waste a fifth of a bit and more
 
 
-def compress(values: Values) -> bytes:
-    """The planes of ``values``, lowest first; empty if every value is zero."""
+def compress(values: Values, block: int = 0) -> bytes:
+    """The planes of ``values``, lowest first; empty if every value is zero. ``block`` is after how many bytes the code
+    is fitted anew, 0 for whenever zstd likes: values that are sorted by what they may be gain from shorter blocks."""
     planes = [_plane(values, place) for place in range(values.itemsize)]
-    squeezed = [_squeeze(plane) for plane in planes]
+    squeezed = [_sparse(plane, block) or _squeeze(plane, block) for plane in planes]
     if all(mode == _ZERO for mode, _ in squeezed):
         return b""
-    table = struct.pack(f"<{len(squeezed)}I", *(mode << _MODE_SHIFT | len(data) for mode, data in squeezed))
-    return b"".join((table, *(data for _, data in squeezed)))
+    return _join(squeezed)
 
 
 def expand(payload: bytes | memoryview, width: int, count: int) -> Values:
@@ -66,11 +68,28 @@ def _plane(values: Values, place: int) -> Bytes:
     return (values >> values.dtype.type(8 * place)).astype(np.uint8)
 
 
-def _squeeze(plane: Bytes) -> tuple[int, bytes | memoryview]:
+def _join(squeezed: list[Squeezed]) -> bytes:
+    table = struct.pack(f"<{len(squeezed)}I", *(mode << _MODE_SHIFT | len(data) for mode, data in squeezed))
+    return b"".join((table, *(data for _, data in squeezed)))
+
+
+def _sparse(plane: Bytes, block: int) -> Squeezed | None:
+    """A plane of few non-zero bytes as a map of where they are, a bit each, and those bytes: a Huffman code takes at
+    least one bit for every zero, the map an eighth of one."""
+    sample = plane[:: max(1, len(plane) // _SAMPLE)]
+    if not 0 < np.count_nonzero(sample) < _SCATTERED * len(sample):
+        return None
+    present = plane != 0
+    bytes_there = plane[np.flatnonzero(present)]
+    parts = [_squeeze(np.packbits(present), block), _squeeze(bytes_there, block)]
+    return _SPARSE, struct.pack("<I", len(bytes_there)) + _join(parts)
+
+
+def _squeeze(plane: Bytes, block: int) -> Squeezed:
     if not plane.any():
         return _ZERO, b""
     if _entropy(plane[:: max(1, len(plane) // _SAMPLE)]) < 8 * _PAYS:
-        data = _compressor().compress(plane.data)
+        data = _zstd(plane, block)
         if len(data) < len(plane) * _PAYS:
             return _ZSTD, data
     return _RAW, plane.data
@@ -81,6 +100,16 @@ def _entropy(sample: Bytes) -> float:
     counts = np.bincount(sample)
     shares = counts[counts > 0] / len(sample)
     return float(-(shares * np.log2(shares)).sum())
+
+
+def _zstd(plane: Bytes, block: int) -> bytes:
+    if not block:
+        return _compressor().compress(plane.data)
+    stream = _compressor().compressobj(size=len(plane))
+    parts: list[bytes] = []
+    for start in range(0, len(plane), block):
+        parts += stream.compress(plane[start : start + block].data), stream.flush(zstandard.COMPRESSOBJ_FLUSH_BLOCK)
+    return b"".join((*parts, stream.flush()))
 
 
 def _compressor() -> zstandard.ZstdCompressor:
@@ -95,6 +124,8 @@ def _expand(mode: int, data: bytes | memoryview, count: int) -> Bytes | int:
         return 0
     if mode == _RAW and len(data) == count:
         return np.frombuffer(data, np.uint8)
+    if mode == _SPARSE:
+        return _scatter(data, count)
     if mode != _ZSTD:
         raise CorruptObject("a plane of another length, or of an unknown kind")
     try:
@@ -103,3 +134,24 @@ def _expand(mode: int, data: bytes | memoryview, count: int) -> Bytes | int:
         return np.frombuffer(zstandard.ZstdDecompressor().decompress(data, max_output_size=count), np.uint8)
     except zstandard.ZstdError as error:
         raise CorruptObject(f"a plane that does not decompress: {error}") from None
+
+
+def _scatter(data: bytes | memoryview, count: int) -> Bytes:
+    """The inverse of ``_sparse``."""
+    if len(data) < 12:
+        raise CorruptObject("a sparse plane without its table")
+    there, *words = struct.unpack_from("<3I", data)
+    position = 12
+    parts: list[Bytes | int] = []
+    for word, size in zip(words, (-(-count // 8), there), strict=True):
+        mode, length = word >> _MODE_SHIFT, word & ((1 << _MODE_SHIFT) - 1)
+        if mode not in (_RAW, _ZSTD) or size > count:
+            raise CorruptObject("a sparse plane of planes that it cannot have")
+        parts.append(_expand(mode, data[position : position + length], size))
+        position += length
+    plane = np.unpackbits(np.asarray(parts[0]), count=count)
+    places = np.flatnonzero(plane.view(np.bool_))
+    if len(places) != there or position != len(data):
+        raise CorruptObject("a sparse plane that does not fit its map")
+    plane[places] = parts[1]
+    return plane

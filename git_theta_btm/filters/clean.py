@@ -7,13 +7,15 @@ neither hashed cryptographically nor written again.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import replace
 from itertools import compress
 from operator import not_
 
 from .. import formats, pack
+from ..blobs import MAX_WORK, Blobs
 from ..chunks import chunks
-from ..errors import FormatError
+from ..errors import FormatError, ObjectError
 from ..layout import Layout, Plan, Range, plan
 from ..manifest import PACKED, Blob, Digest, Entry, Manifest, Stored
 from ..parallel import map_threads
@@ -21,6 +23,7 @@ from ..source import Source
 from ..store import Memory, ObjectStore, get, put
 from .identify import LONG, TINY, Identifier, Surroundings
 from .places import Places
+from .verify import Verifier
 
 _NOTHING_KNOWN = Surroundings()
 
@@ -39,7 +42,7 @@ def clean(source: Source, store: ObjectStore, memory: Memory, surroundings: Surr
     layout = _layout(source, cut)
     identity = _identity(name, source.size, cut, blobs, Blob(Digest.of(layout), len(layout)))
     recorded = surroundings.recorded(identity.digest)
-    if recorded and recorded.digest == identity.digest and _all_here(recorded, store):
+    if recorded and recorded.digest == identity.digest and _usable(recorded, store, memory):
         return recorded
     places = Places(store, memory, [manifest for manifest in (recorded, identifier.parent) if manifest])
     for digest, stored in identifier.stored.items():
@@ -51,8 +54,18 @@ def clean(source: Source, store: ObjectStore, memory: Memory, surroundings: Surr
     return replace(identity, objects=_objects(identity, places))
 
 
-def _all_here(manifest: Manifest, store: ObjectStore) -> bool:
-    return all(store.size(blob.digest) == blob.size for blob in manifest.needs())
+def _usable(manifest: Manifest, store: ObjectStore, memory: Memory) -> bool:
+    """Whether a manifest, which anyone may have written, has all its objects and says the truth about each."""
+    blobs = Blobs(manifest.objects, store)
+    if any(store.size(blob.digest) != blob.size for blob in manifest.needs()):
+        return False
+    if any(blobs.work(digest) > MAX_WORK for digest in blobs.lines):
+        return False
+    with suppress(ObjectError):
+        for digest in (digest for digest, line in blobs.lines.items() if memory.stored(digest) != line):
+            Verifier(blobs, memory).verify(digest)
+        return True
+    return False
 
 
 def _cut(source: Source, start: int, end: int) -> Iterator[Range]:

@@ -79,7 +79,7 @@ class Scribe:
     def check(self, blob: Blob) -> None:
         """Raise ``ObjectError`` unless the blob has the right bytes: what is built on others is lost with them."""
         if self.blobs.work(blob.digest) > MAX_WORK:
-            raise CorruptObject(f"{blob.digest} is built on itself, or on too many others")
+            raise CorruptObject(f"blob {blob.digest} is built on itself, or on more than {MAX_WORK} others")
         verifier = Verifier(self.blobs, self.memory)
         for digest in reversed(self.blobs.closure([blob.digest])):
             verifier.verify(digest, blob.size if digest == blob.digest else None)
@@ -97,7 +97,8 @@ class Scribe:
         Raises ``ObjectError`` if a base cannot be had, or does not fit, or if reading the object would take too long.
         """
         header = candidate.header(end - start, width)
-        if sum(self.blobs.work(base.digest) for base in candidate.bases) >= MAX_WORK:
+        work = sum(self.blobs.work(base.digest) for base in candidate.bases)
+        if work >= MAX_WORK or len(candidate.bases) > MAX_WORK:
             raise ObjectError(f"a {candidate.kind} object would take more than {MAX_WORK} decodings")
         for base in candidate.bases:
             self.check(base)
@@ -155,9 +156,8 @@ class Encoder:
         base = entry.digest
         if self._blobs.work(base) > MAX_WORK:
             return
-        if self._blobs.work(base) >= _WORK[self._mode]:
-            while bases := self._blobs.bases(base):
-                base = bases[0]
+        while self._blobs.work(base) >= _WORK[self._mode] and (bases := self._blobs.bases(base)):
+            base = bases[0]  # an ancestor that is quicker to read, and still closer than the seed
         group = MANTISSA.get(tensor.dtype.name) if self._mode == "small" else None
         yield Candidate("delta", (Blob(base, tensor.nbytes),), group=group)
 

@@ -17,14 +17,16 @@ Lines = frozenset[Stored]
 class Places:
     """Finds what must stand in a manifest's storage section for a blob to be had.
 
-    What was made just now wins, then what is remembered. The ``manifests`` are asked for packs only, whose members
-    prove themselves: what they say of encoded objects counts once such an object was decoded, and so is remembered.
+    What was made just now wins, then what is remembered, which was proven by decoding it once, then objects that are
+    the blob itself. What the ``manifests`` say, earlier ones first, comes last: anyone may have written them.
     Raises nothing: an object that is gone or broken serves for nothing. For one thread.
     """
 
     def __init__(self, store: ObjectStore, memory: Memory, manifests: Iterable[Manifest] = ()) -> None:
         self._store, self._memory = store, memory
-        self._lines: dict[Digest, Stored] = {}
+        self._made: dict[Digest, Stored] = {}
+        self._packs: dict[Digest, Stored] = {}
+        self._listed: dict[Digest, Stored] = {}
         self._found: dict[Digest, Lines] = {}
         self._searching: set[Digest] = set()
         self._failed: set[Digest] = set()
@@ -32,20 +34,23 @@ class Places:
             self._add(manifest)
 
     def _add(self, manifest: Manifest) -> None:
-        for stored in (stored for stored in manifest.objects if stored.kind == "pack"):
-            with suppress(ObjectError):
-                for digest, data in pack.loads(get(self._store, stored.oid, stored.size)).items():
-                    if Digest.of(data) == digest:
-                        self._lines.setdefault(digest, stored)
+        for stored in manifest.objects:
+            if stored.encoded:
+                self._listed.setdefault(Digest(stored.rest[0]), stored)
+            elif stored.kind == "pack":
+                with suppress(ObjectError):
+                    for digest, data in pack.loads(get(self._store, stored.oid, stored.size)).items():
+                        if Digest.of(data) == digest:
+                            self._packs.setdefault(digest, stored)
 
     def made(self, digest: Digest, stored: Stored) -> None:
         """Note an object that was made just now."""
-        self._lines[digest] = stored
+        self._made[digest] = stored
         self._found.clear()
 
     def pack(self, digest: Digest) -> Stored | None:
         """The pack that holds a small blob."""
-        for stored in (self._lines.get(digest), self._memory.stored(digest)):
+        for stored in (self._made.get(digest), self._packs.get(digest), self._memory.stored(digest)):
             if stored and stored.kind == "pack" and self._store.size(stored.oid) == stored.size:
                 return stored
         return None
@@ -57,7 +62,7 @@ class Places:
         """
         if digest in self._found:
             return self._found[digest]
-        if digest in self._searching or digest in self._failed or len(self._searching) >= MAX_WORK:
+        if digest in self._searching or digest in self._failed or len(self._searching) > MAX_WORK:
             return None  # a blob that leads back to itself cannot be had that way
         self._searching.add(digest)
         lines = self._find(digest)
@@ -71,14 +76,16 @@ class Places:
         return lines
 
     def _find(self, digest: Digest) -> Lines | None:
-        for stored in (self._lines.get(digest), self._memory.stored(digest)):
-            lines = self._check(stored) if stored and stored.encoded else None
-            if lines is not None:
+        for stored in (self._made.get(digest), self._memory.stored(digest)):
+            if stored and stored.encoded and (lines := self._check(stored)):
                 return lines
         if held := self.pack(digest):
             return frozenset({held})
         size = self._store.size(digest)
-        return None if size is None else frozenset({Stored("raw", digest, size)})
+        if size is not None:
+            return frozenset({Stored("raw", digest, size)})
+        listed = self._listed.get(digest)
+        return self._check(listed) if listed else None
 
     def _check(self, stored: Stored) -> Lines | None:
         lines = {stored}

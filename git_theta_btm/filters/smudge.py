@@ -6,7 +6,7 @@ Every object is checked before the first byte goes out, so a file is written who
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import suppress
 
 from ..blobs import Blobs
@@ -29,6 +29,14 @@ def smudge(manifest: Manifest, store: ObjectStore, memory: Memory) -> Pour:
 
     Raises ``MissingObject`` or ``CorruptObject`` naming the parameter, ``ManifestError`` if the layout does not fit.
     """
+    blobs = present(manifest, store)
+    verify(manifest, blobs, memory)
+    pieces = cut(manifest, blobs)
+    return lambda out: _pour(pieces, blobs, out)
+
+
+def present(manifest: Manifest, store: ObjectStore) -> Blobs:
+    """The blobs of a manifest. Raises ``MissingObject``, naming the parameter, unless all of its objects are here."""
     missing = [blob.digest for blob in manifest.needs() if store.size(blob.digest) is None]
     if missing:
         more = f" and {len(missing) - 1} more" if len(missing) > 1 else ""
@@ -36,11 +44,14 @@ def smudge(manifest: Manifest, store: ObjectStore, memory: Memory) -> Pour:
     blobs = Blobs(manifest.objects, store)
     if blobs.lines:
         keep_freed_memory()
-    verify(manifest, blobs, memory)
+    return blobs
+
+
+def cut(manifest: Manifest, blobs: Blobs) -> list[Segment]:
+    """The file in segments, by a layout that has been verified. Raises ``ManifestError`` if it does not fit."""
     with blobs.open(manifest.layout.digest) as source:
         layout = Layout.loads(source.read(0, source.size))
-    pieces = segments(manifest, layout)
-    return lambda out: _pour(pieces, blobs, out)
+    return segments(manifest, layout)
 
 
 def owners(manifest: Manifest) -> dict[Digest, str]:
@@ -54,10 +65,11 @@ def owners(manifest: Manifest) -> dict[Digest, str]:
     return names
 
 
-def verify(manifest: Manifest, blobs: Blobs, memory: Memory) -> None:
-    """Raise ``CorruptObject`` or ``MissingObject``, naming the parameter, unless every blob has the right bytes."""
+def verify(manifest: Manifest, blobs: Blobs, memory: Memory, digests: Iterable[Digest] | None = None) -> None:
+    """Raise ``CorruptObject`` or ``MissingObject``, naming the parameter, unless every blob has the right bytes, or
+    those of ``digests`` have."""
     sizes = {blob.digest: blob.size for blob in manifest.blobs()}
-    verifier = Verifier(blobs, memory, max(sizes.values()))
+    verifier = Verifier(blobs, memory, max([_PART, *sizes.values()]))
 
     def one(digest: Digest) -> None:
         try:
@@ -65,7 +77,7 @@ def verify(manifest: Manifest, blobs: Blobs, memory: Memory) -> None:
         except ObjectError as error:
             raise type(error)(f"{owners(manifest).get(digest, 'base')}: {error}") from None
 
-    map_threads(one, blobs.closure(sizes))
+    map_threads(one, blobs.closure(sizes if digests is None else digests))
 
 
 def _pour(pieces: list[Segment], blobs: Blobs, out: int) -> None:

@@ -8,9 +8,9 @@ from hashlib import sha256
 
 from xxhash import xxh3_128
 
-from ..blobs import Blobs
+from ..blobs import MAX_WORK, Blobs
 from ..errors import CorruptObject
-from ..manifest import Blob, Digest
+from ..manifest import Blob, Digest, Stored
 from ..source import BLOCK, Source
 from ..store import Known, Memory
 from ..tensor import MAX_BYTES
@@ -19,7 +19,7 @@ from ..tensor import MAX_BYTES
 class Verifier:
     """Compares blobs with their digests, by the fast hash of their objects where that is remembered.
 
-    A blob's bases are not looked at: ``Blobs.closure`` names them. Safe to use from many threads.
+    A blob's bases are looked at only if it is wrong: ``Blobs.closure`` names them. Safe to use from many threads.
     """
 
     def __init__(self, blobs: Blobs, memory: Memory, limit: int = MAX_BYTES) -> None:
@@ -28,18 +28,34 @@ class Verifier:
 
     def verify(self, digest: Digest, size: int | None = None) -> None:
         """Raise ``CorruptObject`` unless the blob has these bytes, ``MissingObject`` if it is not there."""
-        line = self._blobs.lines.get(digest)
-        with ExitStack() as stack:
-            if line is None:
+        if line := self._blobs.lines.get(digest):
+            self._encoded(line, size)
+        else:
+            with ExitStack() as stack:
                 self._same(self._blobs.open_object(digest, stack), digest, size)
-            elif self._memory.stored(digest) == line:  # it was decoded once: its object only has to be the same still
-                self._same(self._blobs.open_object(line.oid, stack), line.oid, line.size)
-            else:
-                source = stack.enter_context(self._blobs.open(digest))
+
+    def _encoded(self, line: Stored, size: int | None) -> None:
+        digest = Digest(line.rest[0])
+        proven = self._memory.stored(digest) == line  # it was decoded once: its object only has to be the same still
+        try:
+            with self._blobs.open(digest) as source:
                 fits = source.size <= self._limit if size is None else source.size == size
-                if not fits or _digest(source) != digest:
-                    raise CorruptObject(f"object {line.oid} is corrupt: it is not {digest}")
-                self._memory.learn_stored([(digest, line)])
+                if not fits or not (proven or _digest(source) == digest):
+                    raise CorruptObject(f"it is not {digest}")
+        except CorruptObject as error:
+            self._blame(digest)
+            raise CorruptObject(f"object {line.oid} is corrupt: {error}") from None
+        if proven:
+            with ExitStack() as stack:
+                self._same(self._blobs.open_object(line.oid, stack), line.oid, line.size)
+        else:
+            self._memory.learn_stored([(digest, line)])
+
+    def _blame(self, digest: Digest) -> None:
+        """Raise the error of the deepest base that is wrong itself, if one is."""
+        if self._blobs.work(digest) <= MAX_WORK:
+            for base in reversed(self._blobs.closure(self._blobs.bases(digest))):
+                self.verify(base)
 
     def _same(self, source: Source, digest: Digest, size: int | None) -> None:
         if size is not None and source.size != size:

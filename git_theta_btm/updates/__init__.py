@@ -45,13 +45,19 @@ class Update(Protocol):
 
 
 def load(kind: str) -> Update:
-    """The update module of this name: a built-in, else one that an installed package provides as an entry point."""
+    """The update module of this name: a built-in, else one that an installed package provides as an entry point.
+
+    Raises ``ObjectError`` if there is none.
+    """
     if kind in BUILT_IN:
         built_in: Update = import_module(f".{kind}", __name__)
         return built_in
     from importlib.metadata import entry_points  # 70 ms that only a plug-in has to pay
 
-    for point in entry_points(group=GROUP, name=kind):
-        plug_in: Update = point.load()
-        return plug_in
+    try:
+        for point in entry_points(group=GROUP, name=kind):
+            plug_in: Update = point.load()
+            return plug_in
+    except (ImportError, AttributeError) as error:
+        raise ObjectError(f"the plug-in for objects of kind {kind[:40]!r} is broken: {error}") from None
     raise ObjectError(f"objects of kind {kind[:40]!r} need a newer git-theta-btm, or a plug-in that is not installed")

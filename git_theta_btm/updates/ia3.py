@@ -13,6 +13,8 @@ from ..planes import TYPES, Values
 from ..source import Source
 from . import Span
 
+_MOST_BYTES = 64 << 20  # of the vector: it is read whole for each chunk of the tensor
+
 
 def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) -> Values:
     """``base * vector``.
@@ -22,7 +24,7 @@ def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) 
     """
     base, vector = bases
     dtype, columns, axis = parameters["dtype"], parameters["columns"], parameters["axis"]
-    if type(columns) is not int or columns < 1 or axis not in (0, 1):
+    if type(columns) is not int or columns < 1 or axis not in (0, 1) or vector.size > _MOST_BYTES:
         raise CorruptObject("an ia3 object with impossible parameters")
     width = 8 if parameters["vector"] == "F64" else 4 if parameters["vector"] == "F32" else 2
     scales = widen(np.frombuffer(vector.read(0, vector.size), TYPES[width]), parameters["vector"])

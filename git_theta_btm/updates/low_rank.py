@@ -17,6 +17,9 @@ from ..planes import TYPES, Values
 from ..source import Source
 from . import Span
 
+_MOST_BYTES = 64 << 20  # of a factor: both are read whole for each chunk of the tensor
+_MOST_COLUMNS = 4 << 20  # whole rows of the product are computed
+_MOST_RANK = 1024  # each step of which takes as long as reading the tensor
 _WIDTH = {"BF16": 2, "F16": 2, "F32": 4, "F64": 8}
 
 
@@ -29,8 +32,10 @@ def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) 
     """
     base, first, second = bases
     dtype, columns, rank = parameters["dtype"], parameters["columns"], parameters["rank"]
-    if type(columns) is not int or type(rank) is not int or columns < 1 or rank < 1:
+    if type(columns) is not int or type(rank) is not int or max(first.size, second.size) > _MOST_BYTES:
         raise CorruptObject("a low-rank object with impossible parameters")
+    if not 0 < columns <= _MOST_COLUMNS or not 0 < rank <= _MOST_RANK:
+        raise CorruptObject(f"a low-rank object with {columns} columns and rank {rank}"[:100])
     left, right = (_matrix(factor, parameters["factors"]) for factor in (first, second))
     if parameters["transposed"]:
         left, right = right.reshape(rank, -1).T, left.reshape(columns, rank).T
