@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import closing, suppress
 from dataclasses import dataclass
 
+from . import hooks
 from .errors import ConflictMarkers, ManifestError
 from .git import Git
 from .install import (
@@ -49,6 +50,7 @@ def examine(repository: Repository) -> list[Finding]:
     checks: Sequence[Iterable[Finding]] = (
         check_programs(repository.git),
         check_configuration(repository.git),
+        check_hook(repository),
         check_manifests(repository, models),
         check_attributes(repository, models),
         check_lost_attributes(repository, models),
@@ -88,6 +90,21 @@ def check_configuration(git: Git) -> Iterator[Finding]:
             yield Finding("key-foreign", key, f"set to {value!r} by something else", "git theta install --force")
         elif key in ("filter.theta.clean", "filter.theta.smudge") and not is_runnable(value):
             yield Finding("program-missing", key, f"there is no program {value!r}", "git theta install", fixable=True)
+
+
+def check_hook(repository: Repository) -> Iterator[Finding]:
+    """The pre-push hook, where there are objects that a push must bring along."""
+    found = hooks.state(repository.git) if os.path.isdir(repository.store.root) else "installed"
+    if found == "foreign":
+        yield Finding("hook-foreign", hooks.path(repository.git), "a program of its own", hooks.remedy(repository.git))
+    elif found != "installed":
+        yield Finding(
+            f"hook-{found}",
+            hooks.path(repository.git),
+            "git push would not bring objects along",
+            "git theta install --local",
+            fixable=True,
+        )
 
 
 def check_manifests(repository: Repository, models: Iterable[ModelFile]) -> Iterator[Finding]:
@@ -190,6 +207,10 @@ def _install(repository: Repository, _: Sequence[Finding]) -> None:
     install(repository.git, "local")  # the nearest scope wins over whatever is wrong elsewhere
 
 
+def _install_hook(repository: Repository, _: Sequence[Finding]) -> None:
+    hooks.install(repository.git)
+
+
 def _materialise(repository: Repository, findings: Sequence[Finding]) -> None:
     paths = {finding.path for finding in findings}
     materialise(repository, [model for model in repository.models() if model.path in paths])
@@ -209,6 +230,8 @@ _REPAIRS: dict[str, Callable[[Repository, Sequence[Finding]], None]] = {
     "not-installed": _install,
     "key-missing": _install,
     "program-missing": _install,
+    "hook-missing": _install_hook,
+    "hook-outdated": _install_hook,
     "stub": _materialise,
     "temporary-files": _sweep,
     "catalogue": _delete_catalogue,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import re
 import subprocess
+import sys
 from collections.abc import Mapping
 from types import TracebackType
 
@@ -12,6 +13,14 @@ from .errors import ThetaError
 
 _DRAIN = 1 << 20  # bytes that are read and dropped before a new child is cheaper: it takes about 2 ms to start
 _ESCAPES = {7: "\\a", 8: "\\b", 9: "\\t", 10: "\\n", 11: "\\v", 12: "\\f", 13: "\\r", 34: '\\"', 92: "\\\\"}
+
+# As git rev-parse --local-env-vars lists them: they tie git to one repository.
+_LOCAL = {
+    "GIT_ALTERNATE_OBJECT_DIRECTORIES", "GIT_CONFIG", "GIT_CONFIG_PARAMETERS", "GIT_CONFIG_COUNT",
+    "GIT_OBJECT_DIRECTORY", "GIT_DIR", "GIT_WORK_TREE", "GIT_IMPLICIT_WORK_TREE", "GIT_GRAFT_FILE", "GIT_INDEX_FILE",
+    "GIT_NO_REPLACE_OBJECTS", "GIT_REPLACE_REF_BASE", "GIT_PREFIX", "GIT_SHALLOW_FILE", "GIT_COMMON_DIR",
+    "GIT_INTERNAL_SUPER_PREFIX",
+}  # fmt: skip
 
 
 class Git:
@@ -22,22 +31,57 @@ class Git:
         self.directory = directory
         self.environment = {**os.environ, **environment} if environment else None
 
-    def run(self, *arguments: str, stdin: bytes = b"", check: bool = True) -> subprocess.CompletedProcess[bytes]:
-        """Run git to its end. Raises ``ThetaError`` with git's own words if it fails and ``check`` is set."""
+    @classmethod
+    def elsewhere(cls, directory: str) -> Git:
+        """git in another repository than the one that a filter or a hook was started in."""
+        git = cls(directory)
+        git.environment = {name: value for name, value in os.environ.items() if name not in _LOCAL}
+        return git
+
+    def run(
+        self, *arguments: str, stdin: bytes = b"", check: bool = True, progress: bool = False
+    ) -> subprocess.CompletedProcess[bytes]:
+        """Run git to its end. Raises ``ThetaError`` with git's own words if it fails and ``check`` is set.
+
+        With ``progress`` all that git says goes to standard error as it is said, if that is a terminal.
+        """
+        out = sys.stderr.fileno() if progress and sys.stderr.isatty() else subprocess.PIPE
         try:
             done = subprocess.run(
                 ["git", *arguments],
                 cwd=self.directory,
                 env=self.environment,
                 input=stdin,
-                capture_output=True,
+                stdout=out,
+                stderr=out,
                 check=False,
             )
         except FileNotFoundError:
             raise ThetaError("git is not installed, or not on PATH") from None
         if check and done.returncode:
-            raise ThetaError(_words(done.stderr) or f"git {arguments[0]} failed with exit code {done.returncode}")
+            raise ThetaError(
+                _words(done.stderr or b"") or f"git {arguments[0]} failed with exit code {done.returncode}"
+            )
         return done
+
+    def attached(self, *arguments: str) -> int:
+        """Run git on this process's own input, output and terminal, as if the user had; returns its exit code."""
+        try:
+            return subprocess.run(["git", *arguments], cwd=self.directory, env=self.environment, check=False).returncode
+        except FileNotFoundError:
+            raise ThetaError("git is not installed, or not on PATH") from None
+
+    def configured(self, key: str, default: str = "", *, kind: str = "") -> str:
+        """The value of a key of the configuration; ``kind`` is one of git's types, such as ``bool`` or ``path``."""
+        typed = [f"--type={kind}"] if kind else []
+        found = self.fields("config", "-z", *typed, "--get", key, check=False)
+        return found[0] if found else default
+
+    def with_environment(self, **environment: str) -> Git:
+        """The same with more in the environment."""
+        git = Git(self.directory)
+        git.environment = {**(self.environment or os.environ), **environment}
+        return git
 
     def text(self, *arguments: str) -> str:
         """git's output as one string, without its last newline."""

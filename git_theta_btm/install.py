@@ -10,6 +10,7 @@ import sys
 from contextlib import suppress
 from typing import Literal
 
+from . import hooks
 from .errors import ThetaError
 from .git import Git
 
@@ -73,7 +74,7 @@ def _split(value: str) -> list[str]:
 
 
 def install(git: Git, scope: Scope, *, skip_smudge: bool = False, force: bool = False) -> list[str]:
-    """Write the configuration; the keys that were changed.
+    """Write the configuration, and in a repository the hook; what was changed.
 
     Raises ``ThetaError`` if git is too old, or a key has a value that is not ours and ``force`` is not given.
     """
@@ -85,6 +86,8 @@ def install(git: Git, scope: Scope, *, skip_smudge: bool = False, force: bool = 
     changed = [key for key, value in wanted.items() if present[key] != [value]]
     for key in changed:
         git.run("config", f"--{scope}", "--replace-all", key, wanted[key])
+    if scope == "local" and hooks.install(git) in ("missing", "outdated"):
+        changed.append(hooks.NAME)
     return changed
 
 
@@ -96,6 +99,8 @@ def uninstall(git: Git, scope: Scope, *, force: bool = False) -> list[str]:
     present = {key: values for key in KEYS if (values := _values(git, scope, key))}
     if not force:
         _refuse_foreign(present, "removes")
+    if scope == "local":
+        hooks.uninstall(git)
     file = _origin(git, scope, next(iter(present), ""))
     for section in _SECTIONS:
         keys = [key for key in present if key.startswith(section)]

@@ -106,8 +106,8 @@ class Repository:
             return [ModelFile(path, oid, read_manifest(blobs, oid)) for oid, path in entries]
 
     def missing(self, manifest: Manifest) -> list[Blob]:
-        """The objects of a manifest that are not in the store."""
-        return [blob for blob in manifest.needs() if self.store.size(blob.digest) is None]
+        """The objects of a manifest that are not in the store, or not whole."""
+        return [blob for blob in manifest.needs() if self.store.size(blob.digest) != blob.size]
 
 
 def read_manifest(blobs: BlobReader, oid: str) -> bytes | None:

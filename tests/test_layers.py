@@ -23,7 +23,10 @@ ROWS: list[tuple[str, str]] = [
     ("adapters", "git gitdir catalogue filters.caller"),
     (
         "shell",
-        "filters.session filters.launcher repository install attributes environment checkup fsck worktree status",
+        "filters.session filters.launcher repository install attributes environment checkup fsck worktree status"
+        " lfs hooks keeping transfer pushing fetching"
+        " assembling replacing switching cloning"
+        " gitobjects pruning offloading pointers transcription conversions histories relocation migrating",
     ),
     ("command line", "cli cli.*"),
 ]

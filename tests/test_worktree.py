@@ -1,14 +1,17 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
 import pytest
 from conftest import Repo
 
+from git_theta_btm.errors import ThetaError
+from git_theta_btm.manifest import Blob
 from git_theta_btm.repository import Repository, read_stub
-from git_theta_btm.worktree import adopt, materialise
+from git_theta_btm.worktree import Means, dematerialise, materialise
 
 STATE = {"w": np.arange(40_000, dtype="<f4"), "b": np.ones(3, "<f4")}
 NAME = "dir/my model.safetensors"
@@ -104,5 +107,116 @@ def test_a_wrong_object_of_git_lfs_is_not_taken(stub: Repo) -> None:
     theirs = lfs_copy(stub, blob.digest)
     theirs.chmod(0o644)
     theirs.write_bytes(bytes(blob.size))
-    assert not adopt(Repository(), blob)
+    (outcome,) = materialise(Repository(), Repository().models())
+    assert blob.digest in outcome.problem
     assert stub.store.size(blob.digest) is None
+
+
+def test_objects_are_fetched_together_and_progress_is_told(stub: Repo, tmp_path: Path) -> None:
+    gone = {blob.digest for blob in stub.manifest(NAME).needs()}
+    for digest in gone:
+        os.replace(stub.store.path(digest), tmp_path / digest)
+    asked, told = [], []
+
+    def fetch(blobs: Sequence[Blob]) -> None:
+        asked.append({blob.digest for blob in blobs})
+        for blob in blobs:
+            os.replace(tmp_path / blob.digest, stub.store.path(blob.digest))
+
+    means = Means({}, fetch, lambda done, total: told.append((done, total)))
+    (outcome,) = materialise(Repository(), Repository().models(), means)
+    assert asked == [gone]
+    assert told[-1] == (outcome.size, outcome.size)
+    assert [done for done, _ in told] == sorted(done for done, _ in told)
+    assert Path(NAME).read_bytes() == expected(stub)
+
+
+def test_the_next_status_knows_the_file(stub: Repo, tmp_path: Path) -> None:
+    materialise(Repository(), Repository().models())
+    stub.git("config", "filter.theta.clean", f"echo %f >>'{tmp_path}/cleaned'; git-theta-filter clean -- %f")
+    assert stub.git("diff-files") == ""
+    assert stub.status() == ""
+    assert not (tmp_path / "cleaned").exists()
+
+
+def test_a_file_that_git_was_not_told_of_is_made_up_for(stub: Repo) -> None:
+    """As when a process is killed between the two."""
+    Path(NAME).write_bytes(expected(stub))
+    assert stub.status() == f' M "{NAME}"'
+    assert materialise(Repository(), Repository().models()) == []
+    assert stub.status() == ""
+    stub.write(NAME, STATE | {"b": np.zeros(3, "<f4")})
+    materialise(Repository(), Repository().models())
+    assert stub.status() == f' M "{NAME}"'
+
+
+def test_a_symbolic_link_to_the_same_bytes_stays_a_modification(stub: Repo, tmp_path: Path) -> None:
+    (tmp_path / "elsewhere").write_bytes(expected(stub))
+    Path(NAME).unlink()
+    Path(NAME).symlink_to(tmp_path / "elsewhere")
+    assert materialise(Repository(), Repository().models()) == []
+    assert dematerialise(Repository(), Repository().models())[0].problem != ""
+    assert stub.status() == f' T "{NAME}"'
+
+
+def test_without_the_filters_nothing_is_touched(stub: Repo) -> None:
+    stub.git("theta", "uninstall", "--local")
+    for job in (materialise, dematerialise):
+        with pytest.raises(ThetaError, match="git theta install"):
+            job(Repository(), Repository().models())
+    assert read_stub(NAME) == stub.blob(NAME)
+
+
+# -- dematerialise ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def real(stub: Repo) -> Repo:
+    """The same model as a file, and executable."""
+    materialise(Repository(), Repository().models())
+    os.chmod(NAME, 0o755)
+    stub.commit("executable")
+    return stub
+
+
+def test_a_file_becomes_its_stub_and_comes_back(real: Repo) -> None:
+    content = Path(NAME).read_bytes()
+    (outcome,) = dematerialise(Repository(), Repository().models())
+    assert (outcome.problem, outcome.size) == ("", len(content))
+    assert read_stub(NAME) == real.blob(NAME)
+    assert os.stat(NAME).st_mode & 0o777 == 0o755
+    assert real.git("diff-files") == real.status() == ""
+    assert dematerialise(Repository(), Repository().models()) == []
+    assert materialise(Repository(), Repository().models())[0].problem == ""
+    assert Path(NAME).read_bytes() == content
+    assert real.git("diff-files") == real.status() == ""
+
+
+@pytest.mark.parametrize("hidden", [False, True], ids=["plainly", "by assume-unchanged"])
+def test_a_modified_file_stays(real: Repo, *, hidden: bool) -> None:
+    if hidden:
+        real.git("update-index", "--assume-unchanged", NAME)
+    sha = real.write(NAME, STATE | {"b": np.zeros(3, "<f4")})
+    (outcome,) = dematerialise(Repository(), Repository().models())
+    assert "modified" in outcome.problem
+    assert real.sha(NAME) == sha
+
+
+@pytest.mark.parametrize("kind", ["missing", "corrupt"])
+def test_a_file_whose_objects_are_not_all_right_stays(real: Repo, kind: str) -> None:
+    sha = real.sha(NAME)
+    for blob in real.manifest(NAME).needs():
+        path = Path(real.store.path(blob.digest))
+        path.chmod(0o644)
+        path.write_bytes(bytes(blob.size)) if kind == "corrupt" else path.unlink()
+    (outcome,) = dematerialise(Repository(), Repository().models())
+    assert ("not in the store" if kind == "missing" else "corrupt") in outcome.problem
+    assert real.sha(NAME) == sha
+    assert real.status() == ""
+
+
+def test_a_file_that_git_holds_itself_stays(real: Repo) -> None:
+    oid = real.run("hash-object", "-w", "--stdin", stdin=b"no manifest").stdout.decode().strip()
+    real.git("update-index", "--cacheinfo", f"100755,{oid},{NAME}")
+    (outcome,) = dematerialise(Repository(), Repository().models())
+    assert "git holds the file itself" in outcome.problem

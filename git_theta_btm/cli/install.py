@@ -7,6 +7,7 @@ from typing import Any, TypeVar, get_args
 
 import click
 
+from .. import hooks
 from .. import install as installation
 from ..git import Git
 from .console import say
@@ -33,7 +34,8 @@ def install(scope: installation.Scope | None, *, skip_smudge: bool, force: bool)
     """Tell git about the filters.
 
     Writes filter.theta.* and merge.theta.* with 'git config'. Once for each user is enough; a second time changes
-    nothing. A value that something else has set is refused.
+    nothing. A value that something else has set is refused. With --local the pre-push hook is put in place too;
+    elsewhere that happens when a repository gets its first model.
 
     \b
     Example:
@@ -42,8 +44,16 @@ def install(scope: installation.Scope | None, *, skip_smudge: bool, force: bool)
     git, scope = Git(), scope or _DEFAULT
     changed = installation.install(git, scope, skip_smudge=skip_smudge, force=force)
     say(f"git-theta is installed ({scope})" if changed else f"git-theta was installed already ({scope})")
+    if scope == "local":
+        warn_of_hook(git, hooks.state(git))
     if not installation.has_lfs(git):
         say("warning: git-lfs is not installed; it will be needed to exchange models with others")
+
+
+def warn_of_hook(git: Git, state: hooks.State) -> None:
+    """Say what to do where the hook is a program of somebody else's."""
+    if state == "foreign":
+        say(f"warning: the {hooks.NAME} hook is not ours to change: {hooks.remedy(git)}")
 
 
 @click.command()

@@ -6,10 +6,11 @@ import shlex
 
 import click
 
-from .. import attributes
+from .. import attributes, hooks
 from ..environment import filter_state
 from ..repository import Repository
 from .console import as_json, columns, data, dump, number, say, shown
+from .install import warn_of_hook
 
 _NAMED = 5  # files that a hint names one by one
 
@@ -35,6 +36,7 @@ def track(patterns: tuple[str, ...], *, filename: bool, as_json: bool) -> None:
         changed = attributes.track(repository, wanted)
         say("now commit it: git add .gitattributes" if changed else "tracked already")
         _warn(repository)
+        warn_of_hook(repository.git, hooks.install(repository.git))
     if as_json or not patterns:
         _list(repository, as_json=as_json)
 

@@ -11,15 +11,16 @@ from types import TracebackType
 from typing import TYPE_CHECKING
 
 from ..catalogue import Catalogue, NoCatalogue, open_catalogue
-from ..errors import ConflictMarkers, ManifestError, ThetaError
+from ..errors import ConflictMarkers, ManifestError, MissingObject, ThetaError
 from ..gitdir import common_directory
-from ..manifest import MAGIC, MAX_TEXT, Digest, Manifest, is_manifest, loads
+from ..manifest import MAGIC, MAX_TEXT, Blob, Digest, Manifest, is_manifest, loads
 from ..source import BLOCK, BytesSource, FileSource, Source, write_all
 from ..store import DiskStore
 from .caller import holds_open
 
 if TYPE_CHECKING:
     from ..git import Git
+    from .smudge import Pour
 
 _IN_MEMORY = 8 << 20  # bytes of standard input kept in memory before it goes to a temporary file
 _RACY = 20_000_000  # ns: a file changed this shortly before it was read may change again within one clock tick
@@ -32,7 +33,9 @@ class Session:
     def __init__(self, path: str) -> None:
         self.path = path
         self.absolute = os.path.abspath(path)
-        self.directory = os.path.join(common_directory(), "theta")
+        self._common = common_directory()
+        self.directory = os.path.join(self._common, "theta")
+        self._first = not os.path.isdir(self.directory)  # in this repository
         self.store = DiskStore(self.directory)
         self._stack = ExitStack()
 
@@ -53,12 +56,12 @@ class Session:
         if fd is None:
             return self._clean(self._standard_input())
         before = os.fstat(fd)
-        if text := self.catalogue.recall(self.absolute, _key(before)):
+        if text := self.catalogue.recall(self.absolute, stat_key(before)):
             return text
         text = self._clean(FileSource(fd))
         settled = max(before.st_mtime_ns, before.st_ctime_ns) + _RACY < started
-        if settled and _key(os.fstat(fd)) == _key(before) and (manifest := _manifest(text)):
-            self.catalogue.recognise(self.absolute, _key(before), manifest.digest)
+        if settled and stat_key(os.fstat(fd)) == stat_key(before) and (manifest := _manifest(text)):
+            self.catalogue.recognise(self.absolute, stat_key(before), manifest.digest)
         return text
 
     def _worktree_file(self) -> int | None:
@@ -100,6 +103,7 @@ class Session:
         manifest = clean(source, self.store, self.catalogue, Surroundings(self._recorded, self._parent, self._mode))
         text = manifest.dumps()
         self.catalogue.remember(self.absolute, manifest, text)
+        self._settle()
         return text
 
     def _pass_through(self, text: bytes) -> bytes:
@@ -137,6 +141,22 @@ class Session:
 
         return Git()
 
+    def _settle(self) -> None:
+        """Have the hook in a repository that models come to for the first time: a push must bring their objects along.
+
+        git-lfs has its own put in place like this. Whoever takes it out later is not asked again.
+        """
+        if not self._first:
+            return
+        from .. import hooks  # once in the life of a repository
+
+        try:
+            git = self._git()
+            if hooks.install(git) == "foreign":
+                say(self.path, f"warning: the {hooks.NAME} hook is not ours to change: {hooks.remedy(git)}")
+        except (ThetaError, OSError) as error:
+            say(self.path, f"warning: without the {hooks.NAME} hook, push by 'git theta push': {error}")
+
     # -- smudge ------------------------------------------------------------------------------------------------------
 
     def smudge(self, *, skip: bool = False) -> None:
@@ -145,8 +165,6 @@ class Session:
         Never fails for the repository's state: git has already deleted the old file. What cannot be rebuilt is
         written as it is stored, with one line of explanation.
         """
-        from .smudge import smudge  # clean needs none of it
-
         blocks = _read_blocks()
         head = b""
         while len(head) < len(MAGIC) and (block := next(blocks, b"")):
@@ -160,7 +178,8 @@ class Session:
         try:
             manifest = loads(text)
             self._check_memory(manifest.size)
-            pour = None if skip else smudge(manifest, self.store, self.catalogue)
+            pour = None if skip else self._pour(manifest)
+            self._settle()
         except (ThetaError, OSError) as error:
             say(self.path, f"{error}; left as a stub: 'git theta pull' tries again, 'git theta fsck' tells more")
             pour = None
@@ -169,6 +188,30 @@ class Session:
             return
         self.catalogue.remember(self.absolute, manifest, text)
         pour(1)
+
+    def _pour(self, manifest: Manifest) -> Pour:
+        """What writes the file, once all its objects are here."""
+        from .smudge import smudge  # clean needs none of it
+
+        missing = [blob for blob in manifest.needs() if self.store.size(blob.digest) != blob.size]
+        problem = self._fetch(missing) if missing else ""
+        try:
+            return smudge(manifest, self.store, self.catalogue)
+        except MissingObject as error:
+            raise MissingObject(f"{error} ({problem})" if problem else str(error)) from None
+
+    def _fetch(self, missing: list[Blob]) -> str:
+        """Get objects from a remote, all at once; what went wrong."""
+        from ..fetching import fetch  # an ordinary checkout has everything
+        from ..transfer import Port
+
+        git = self._git()
+        if git.configured("theta.fetch", "true", kind="bool") != "true":
+            return "theta.fetch is false"
+        try:
+            return fetch(Port(git, self.store, self._common, self.catalogue), missing).problem
+        except ThetaError as error:
+            return str(error)
 
     def _check_memory(self, size: int) -> None:
         total = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
@@ -194,6 +237,6 @@ def _read_blocks() -> Iterator[bytes]:
         yield block
 
 
-def _key(stat: os.stat_result) -> str:
+def stat_key(stat: os.stat_result) -> str:
     """What changes whenever a file's bytes may have: restoring the modification time changes the change time."""
     return f"{stat.st_dev}:{stat.st_ino}:{stat.st_size}:{stat.st_mtime_ns}:{stat.st_ctime_ns}"

@@ -1,0 +1,42 @@
+"""``git theta pre-push``: what the hook runs."""
+
+from __future__ import annotations
+
+import os
+import sys
+
+import click
+
+from ..pushing import Remote, push, updates
+from ..repository import Repository
+from ..transfer import opened
+from .console import number, say, size
+
+
+@click.command()
+@click.argument("remote")
+@click.argument("url")
+@click.option("--lfs", is_flag=True, help="Run git-lfs's own hook if there is something for it.")
+def pre_push(remote: str, url: str, *, lfs: bool) -> int:
+    """Upload what a push needs; git tells what on standard input.
+
+    Run by the hook of that name, which 'git theta install --local' and 'git theta track' put in place.
+
+    \b
+    Example:
+      git theta pre-push origin https://example.com/models.git
+    """
+    lines = sys.stdin.read()
+    repository = Repository()
+    pointers = True
+    if os.path.isdir(repository.store.root):  # a hook that all repositories share has nothing to do in most
+        with opened(repository) as port:
+            pushed = push(port, Remote(remote, url), updates(lines))
+        for warning in pushed.warnings:
+            say(f"theta: warning: {warning}")
+        if pushed.sent:
+            say(f"theta: {number(len(pushed.sent), 'object')} pushed, {size(sum(blob.size for blob in pushed.sent))}")
+        pointers = pushed.pointers
+    if not (lfs and pointers):
+        return 0
+    return repository.git.run("lfs", "pre-push", remote, url, stdin=os.fsencode(lines), progress=True).returncode
