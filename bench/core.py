@@ -56,8 +56,12 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["F32", "BF16"], choices=["F32", "BF16"])
     parser.add_argument("--directory", type=Path, help="where to work (the system's temporary directory)")
     options = parser.parse_args()
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version('git')}, ", end="")
-    print(f"{version('git-lfs')}; {options.mib} MiB, {TENSORS} tensors, median of {options.runs} runs, warm page cache\n")
+    print(
+        f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version('git')}, ", end=""
+    )
+    print(
+        f"{version('git-lfs')}; {options.mib} MiB, {TENSORS} tensors, median of {options.runs} runs, warm page cache\n"
+    )
     for dtype in options.dtypes:
         with tempfile.TemporaryDirectory(dir=options.directory) as directory:
             bench(Path(directory), dtype, options.mib << 20, options.runs)

@@ -15,7 +15,7 @@ from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
-from lfs_server import Server  # noqa: E402 - it lives beside the tests
+from lfs_server import Server
 
 OBJECTS = 300
 SIZE = 256 << 10  # bytes each

@@ -11,6 +11,7 @@ __all__ = ["Checkpoint", "open", "open_zarr"]
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import api, zarr
+    from . import api
+    from .zarr import exporting
 
-    return getattr(zarr if name == "open_zarr" else api, name)
+    return getattr(exporting if name == "open_zarr" else api, name)

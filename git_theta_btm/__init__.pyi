@@ -1,5 +1,5 @@
 from .api import Checkpoint as Checkpoint
 from .api import open as open
-from .zarr import open_zarr as open_zarr
+from .zarr.exporting import open_zarr as open_zarr
 
 __version__: str

@@ -16,13 +16,13 @@ from typing import TYPE_CHECKING
 
 from .arrays import array, numpy_type, rows
 from .blobs import Blobs
+from .care.versions import located
 from .errors import CorruptObject, FormatError, ManifestError, ThetaError
 from .layout import Layout, segments
 from .manifest import Digest, Entry, Manifest, is_manifest, loads, spell
 from .repository import Repository
 from .source import BytesSource, Source, check_range
 from .store import ObjectStore
-from .versions import located
 
 if TYPE_CHECKING:
     from .arrays import Array

@@ -15,10 +15,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save_file
 
-from git_theta_btm.adapters import Update, read_update
-from git_theta_btm.edits import recipe
+from git_theta_btm.adapters.edits import recipe
+from git_theta_btm.adapters.files import Update, read_update
+from git_theta_btm.adapters.naming import Names
 from git_theta_btm.errors import ThetaError
-from git_theta_btm.naming import Names
 from git_theta_btm.source import BytesSource
 from git_theta_btm.tensor import DTYPES, Tensor
 

@@ -12,9 +12,9 @@ import numpy as np
 import pytest
 from safetensors.numpy import save
 
-from git_theta_btm.applying import Bench
+from git_theta_btm.adapters.applying import Bench
+from git_theta_btm.adapters.edits import Edit, Operand, recipe
 from git_theta_btm.blobs import Blobs
-from git_theta_btm.edits import Edit, Operand, recipe
 from git_theta_btm.errors import CorruptObject
 from git_theta_btm.filters.clean import clean
 from git_theta_btm.filters.identify import Surroundings

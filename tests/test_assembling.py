@@ -16,7 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.numpy import save
 
-from git_theta_btm.assembling import Assembler, Version
+from git_theta_btm.checkout.assembling import Assembler, Version
 from git_theta_btm.errors import CorruptObject, MissingObject, ThetaError
 from git_theta_btm.filters.clean import clean
 from git_theta_btm.layout import Layout

@@ -9,10 +9,10 @@ from conftest import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 
-from git_theta_btm import attributes
-from git_theta_btm.attributes import Tracked, add, literal, patterns_in, remove, spell
 from git_theta_btm.errors import UsageError
 from git_theta_btm.repository import Repository
+from git_theta_btm.setup import attributes
+from git_theta_btm.setup.attributes import Tracked, add, literal, patterns_in, remove, spell
 
 LINE = b"*.pt filter=theta merge=theta -text"
 

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 from conftest import Repo, surroundings
 
-from git_theta_btm.cloning import Cloned, clone
+from git_theta_btm.checkout.cloning import Cloned, clone
+from git_theta_btm.checkout.worktree import Means
 from git_theta_btm.git import Git
-from git_theta_btm.install import install
 from git_theta_btm.repository import read_stub
-from git_theta_btm.worktree import Means
+from git_theta_btm.setup.install import install
 
 NAME = "m.safetensors"
 STATE = {f"h.{index}": np.random.default_rng(index).standard_normal(9000, dtype="f4") for index in range(3)}

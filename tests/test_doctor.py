@@ -8,9 +8,9 @@ import numpy as np
 import pytest
 from conftest import Repo
 
-from git_theta_btm.checkup import Finding, examine, repair
-from git_theta_btm.install import install
+from git_theta_btm.care.checkup import Finding, examine, repair
 from git_theta_btm.repository import Repository
+from git_theta_btm.setup.install import install
 
 STATE = {"w": np.arange(40_000, dtype="<f4")}
 NAME = "model.safetensors"

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from conftest import Repo
 
+from git_theta_btm.care.fsck import Options, fsck
 from git_theta_btm.errors import ThetaError
-from git_theta_btm.fsck import Options, fsck
 from git_theta_btm.manifest import Digest, Manifest
 from git_theta_btm.repository import Repository
 

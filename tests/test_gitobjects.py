@@ -7,7 +7,16 @@ from hypothesis import strategies as st
 
 from git_theta_btm.errors import ThetaError
 from git_theta_btm.git import Git
-from git_theta_btm.gitobjects import FILES, TREE, PackWriter, TreeEntry, dump_tree, headers, load_tree, with_headers
+from git_theta_btm.migration.gitobjects import (
+    FILES,
+    TREE,
+    PackWriter,
+    TreeEntry,
+    dump_tree,
+    headers,
+    load_tree,
+    with_headers,
+)
 
 NAMES = st.binary(min_size=1, max_size=8).filter(lambda name: b"\0" not in name and b"/" not in name)
 OIDS = st.binary(min_size=20, max_size=20).map(bytes.hex)

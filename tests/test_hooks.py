@@ -9,8 +9,8 @@ from pathlib import Path
 import pytest
 from conftest import Repo
 
-from git_theta_btm import hooks
 from git_theta_btm.git import Git
+from git_theta_btm.remotes import hooks
 
 LFS = '#!/bin/sh\ncommand -v git-lfs >/dev/null 2>&1 || exit 2\ngit lfs pre-push "$@"\n'
 FOREIGN = {

@@ -10,7 +10,7 @@ import pytest
 
 from git_theta_btm.errors import ThetaError
 from git_theta_btm.git import Git
-from git_theta_btm.install import KEYS, Scope, effective, install, is_ours, is_runnable, settings, uninstall
+from git_theta_btm.setup.install import KEYS, Scope, effective, install, is_ours, is_runnable, settings, uninstall
 
 FILES = {
     "comments": "# mine\n[user]\n\tname = me ; also me\n\n[alias]\n    st = status\n",

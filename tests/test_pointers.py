@@ -8,9 +8,9 @@ import pytest
 from conftest import Repo
 
 from git_theta_btm.errors import ThetaError
-from git_theta_btm.lfs import pointer
 from git_theta_btm.manifest import Blob, Digest
-from git_theta_btm.pointers import LIMIT, Storage, parse
+from git_theta_btm.remotes.lfs import pointer
+from git_theta_btm.remotes.pointers import LIMIT, Storage, parse
 from git_theta_btm.repository import Repository
 from git_theta_btm.source import write_all
 

@@ -10,11 +10,11 @@ import numpy as np
 import pytest
 from conftest import Repo
 
-from git_theta_btm import pruning
+from git_theta_btm.care import pruning
+from git_theta_btm.care.fsck import Options as FsckOptions
+from git_theta_btm.care.fsck import fsck
+from git_theta_btm.care.pruning import HOUR, Options, Report, prune
 from git_theta_btm.errors import ThetaError
-from git_theta_btm.fsck import Options as FsckOptions
-from git_theta_btm.fsck import fsck
-from git_theta_btm.pruning import HOUR, Options, Report, prune
 from git_theta_btm.repository import Repository
 from git_theta_btm.store import put
 

@@ -12,13 +12,13 @@ import pytest
 from conftest import Repo
 
 from git_theta_btm.blobs import Blobs
+from git_theta_btm.care.fsck import Options as Checks
+from git_theta_btm.care.fsck import fsck
+from git_theta_btm.care.repack import Options, Report, repack
+from git_theta_btm.care.staging import own_size, restored
 from git_theta_btm.errors import CorruptObject, ThetaError
 from git_theta_btm.filters.places import Places
-from git_theta_btm.fsck import Options as Checks
-from git_theta_btm.fsck import fsck
-from git_theta_btm.repack import Options, Report, repack
 from git_theta_btm.repository import Repository
-from git_theta_btm.staging import own_size, restored
 from git_theta_btm.store import Forgetful
 
 SEED = "seed.safetensors"

@@ -5,9 +5,9 @@ from pathlib import Path
 
 import pytest
 
-from git_theta_btm import replacing
+from git_theta_btm.checkout import replacing
+from git_theta_btm.checkout.replacing import replace
 from git_theta_btm.errors import ThetaError
-from git_theta_btm.replacing import replace
 
 
 @pytest.fixture(params=["unnamed", "named"])

@@ -6,9 +6,9 @@ import numpy as np
 import pytest
 from conftest import Repo
 
+from git_theta_btm.care.sizes import Room, sizes
 from git_theta_btm.errors import ThetaError
 from git_theta_btm.repository import Repository
-from git_theta_btm.sizes import Room, sizes
 
 
 def weights(seed: int, count: int = 50_000) -> np.ndarray:

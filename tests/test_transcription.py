@@ -4,8 +4,8 @@ from collections.abc import Iterator
 
 import pytest
 
-from git_theta_btm.attributes import ATTRIBUTES
-from git_theta_btm.transcription import LFS, PLAIN, THETA, Goal, Probe, from_lfs, probing, to_lfs
+from git_theta_btm.migration.transcription import LFS, PLAIN, THETA, Goal, Probe, from_lfs, probing, to_lfs
+from git_theta_btm.setup.attributes import ATTRIBUTES
 
 LINE = b" filter=lfs diff=lfs merge=lfs -text"
 OURS = b" filter=theta merge=theta -text"

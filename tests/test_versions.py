@@ -6,11 +6,11 @@ import numpy as np
 import pytest
 from conftest import Repo
 
+from git_theta_btm.care.lineage import lineage
+from git_theta_btm.care.versions import Manifests, located, steps
 from git_theta_btm.errors import ThetaError
-from git_theta_btm.lineage import lineage
 from git_theta_btm.manifest import Digest
 from git_theta_btm.repository import Repository
-from git_theta_btm.versions import Manifests, located, steps
 
 
 def test_steps_are_in_order_and_say_what_changed(repo: Repo) -> None:

@@ -8,10 +8,10 @@ import numpy as np
 import pytest
 from conftest import Repo
 
+from git_theta_btm.checkout.worktree import Means, dematerialise, materialise
 from git_theta_btm.errors import ThetaError
 from git_theta_btm.manifest import Blob
 from git_theta_btm.repository import Repository, read_stub
-from git_theta_btm.worktree import Means, dematerialise, materialise
 
 STATE = {"w": np.arange(40_000, dtype="<f4"), "b": np.ones(3, "<f4")}
 NAME = "dir/my model.safetensors"

@@ -14,10 +14,10 @@ import git_theta_btm
 from git_theta_btm.api import Checkpoint
 from git_theta_btm.errors import CorruptObject, ThetaError
 from git_theta_btm.filters.clean import clean
-from git_theta_btm.gather import gather
 from git_theta_btm.source import BytesSource
 from git_theta_btm.store import Forgetful, MemoryStore
-from git_theta_btm.zarr import export, grid, places
+from git_theta_btm.zarr.exporting import export, grid, places
+from git_theta_btm.zarr.importing import gather
 
 pytest.importorskip("tensorstore")
 

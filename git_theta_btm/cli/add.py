@@ -6,8 +6,8 @@ import shlex
 
 import click
 
-from ..adapters import KINDS
-from ..adding import Request, Updated, add_update
+from ..adapters.adding import Request, Updated, add_update
+from ..adapters.files import KINDS
 from ..repository import Repository
 from .console import Meter, as_json, data, dump, number, say, shown, size
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..cloning import clone as run
+from ..checkout.cloning import clone as run
 from .console import Meter
 from .materialize import means, tell
 from .passing import Passing

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import click
 
-from ..checkup import Finding, examine, repair
+from ..care.checkup import Finding, examine, repair
 from ..repository import Repository
 from .console import as_json, data, dump, number, printable, say, shown
 

@@ -7,7 +7,7 @@ from collections.abc import Iterator
 
 import click
 
-from ..environment import Surroundings, surroundings
+from ..setup.environment import Surroundings, surroundings
 from .console import as_json, data, dump, number, printable, shown, size
 
 

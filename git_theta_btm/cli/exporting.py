@@ -7,9 +7,9 @@ from fnmatch import fnmatchcase
 
 import click
 
-from .. import zarr
 from ..errors import ThetaError
-from ..gather import gather
+from ..zarr import exporting as zarr
+from ..zarr.importing import gather
 from .console import number, say, size
 from .show import open_words
 

@@ -5,11 +5,11 @@ from __future__ import annotations
 import click
 
 from ..errors import ThetaError
-from ..fetching import fetch as download
-from ..fetching import wanted
 from ..manifest import Blob
+from ..remotes.fetching import fetch as download
+from ..remotes.fetching import wanted
+from ..remotes.transfer import Received, opened, scan
 from ..repository import Repository
-from ..transfer import Received, opened, scan
 from .console import number, say, size
 from .selection import included, parameter_option, path_option
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
-from ..fsck import Options, Report
-from ..fsck import fsck as check
+from ..care.fsck import Options, Report
+from ..care.fsck import fsck as check
 from ..repository import Repository
 from .console import Meter, as_json, data, dump, number, printable, say, shown
 

@@ -7,9 +7,9 @@ from typing import Any, TypeVar, get_args
 
 import click
 
-from .. import hooks
-from .. import install as installation
 from ..git import Git
+from ..remotes import hooks
+from ..setup import install as installation
 from .console import say
 
 Function = TypeVar("Function", bound=Callable[..., Any])

@@ -37,6 +37,9 @@ _SECTIONS = {
     "CONFIGURATION": (
         ("filter.theta.clean, filter.theta.smudge, filter.theta.required", "The filters; git theta install sets them."),
         ("merge.theta.name, merge.theta.driver", "What git does where both sides changed a model."),
+        ("theta.fetch", "If false, a checkout fetches no objects: what lacks some is a stub. True by default."),
+        ("theta.keepref", "If false, a push makes no refs below refs/theta/keep, which keep objects from cleaning up."),
+        ("remote.<name>.thetakeepref", "The same for one remote; git theta sets it if a remote takes no such refs."),
         ("color.theta", "Whether to colour: true, false, always or auto; color.ui if it is not set."),
         ("color.theta.<state>", "The colour of a state that git theta status shows, such as color.theta.staged."),
     ),
@@ -44,6 +47,8 @@ _SECTIONS = {
         (".gitattributes", "Lines with filter=theta say which files are versioned by parameter."),
         ("$GIT_COMMON_DIR/theta/objects", "The objects, each by its SHA-256. Nothing else has them: do not delete."),
         ("$GIT_COMMON_DIR/theta/catalogue.sqlite3", "What is remembered from earlier runs: a cache."),
+        ("$GIT_COMMON_DIR/theta/lfs", "Where git-lfs works on them. Nothing in it is needed later."),
+        ("$GIT_COMMON_DIR/hooks/pre-push", "The hook that has a push bring objects along, or where core.hooksPath is."),
         ("$GIT_COMMON_DIR/theta/corrupt", "Where git theta fsck --fix moves objects whose bytes are wrong."),
     ),
 }

@@ -6,10 +6,10 @@ from collections.abc import Sequence
 
 import click
 
+from ..checkout.worktree import Means, Outcome, Progress, dematerialise, materialise
 from ..errors import ThetaError
 from ..manifest import Blob
 from ..repository import Repository
-from ..worktree import Means, Outcome, Progress, dematerialise, materialise
 from .console import Meter, number, say, shown, size
 
 
@@ -53,8 +53,8 @@ def means(repository: Repository, meter: Meter) -> Means:
     """What restores files with the help of remotes, and shows how far it is, in MiB."""
 
     def get(blobs: Sequence[Blob]) -> None:
-        from ..fetching import fetch  # 20 ms that a switch with all objects here does not have to pay
-        from ..transfer import opened
+        from ..remotes.fetching import fetch  # 20 ms that a switch with all objects here does not have to pay
+        from ..remotes.transfer import opened
 
         try:
             with opened(repository) as port:

@@ -5,8 +5,8 @@ from __future__ import annotations
 import click
 
 from ..errors import UsageError
-from ..migrating import Options, Progress, Report, migrate_in, migrate_out
-from ..relocation import forget, restore
+from ..migration.migrating import Options, Progress, Report, migrate_in, migrate_out
+from ..migration.relocation import forget, restore
 from ..repository import Repository
 from .console import Meter, as_json, columns, data, dump, number, say, shown, size
 

@@ -7,9 +7,10 @@ import sys
 
 import click
 
-from ..pushing import Remote, push, updates
+from ..remotes.pushing import Remote, push, updates
+from ..remotes.transfer import opened
 from ..repository import Repository
-from ..transfer import opened
+from ..setup.install import has_lfs
 from .console import number, say, size
 
 
@@ -37,6 +38,6 @@ def pre_push(remote: str, url: str, *, lfs: bool) -> int:
         if pushed.sent:
             say(f"theta: {number(len(pushed.sent), 'object')} pushed, {size(sum(blob.size for blob in pushed.sent))}")
         pointers = pushed.pointers
-    if not (lfs and pointers):
+    if not (lfs and pointers and has_lfs(repository.git)):
         return 0
     return repository.git.run("lfs", "pre-push", remote, url, stdin=os.fsencode(lines), progress=True).returncode

@@ -6,10 +6,10 @@ import time
 
 import click
 
+from ..care.pruning import Options, Report
+from ..care.pruning import prune as run
 from ..errors import UsageError
-from ..offloading import offload
-from ..pruning import Options, Report
-from ..pruning import prune as run
+from ..remotes.offloading import offload
 from ..repository import Repository
 from .console import Meter, as_json, data, dump, number, say, size
 

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import click
 
+from ..checkout.worktree import materialise
 from ..errors import ManifestError
-from ..fetching import fetch, wanted
-from ..hooks import install
+from ..remotes.fetching import fetch, wanted
+from ..remotes.hooks import install
+from ..remotes.transfer import opened
 from ..repository import ModelFile, Repository
-from ..transfer import opened
-from ..worktree import materialise
 from .console import Meter
 from .fetch import report
 from .materialize import means, tell

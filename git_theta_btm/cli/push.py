@@ -6,10 +6,10 @@ import click
 
 from ..errors import ThetaError
 from ..git import Git
-from ..pushing import Pushed, Remote, preview
-from ..pushing import push as upload
+from ..remotes.pushing import Pushed, Remote, preview
+from ..remotes.pushing import push as upload
+from ..remotes.transfer import Need, opened, remotes
 from ..repository import Repository
-from ..transfer import Need, opened, remotes
 from .console import as_json, columns, data, dump, number, say, shown, size
 
 

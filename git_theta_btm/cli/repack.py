@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import click
 
+from ..care.repack import Options, Report
+from ..care.repack import repack as run
 from ..manifest import spell
-from ..repack import Options, Report
-from ..repack import repack as run
 from ..repository import Repository
 from .console import Meter, as_json, columns, data, dump, number, say, shown, size
 

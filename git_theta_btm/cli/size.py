@@ -7,8 +7,8 @@ from typing import get_args
 
 import click
 
+from ..care.sizes import Grouping, Room, sizes
 from ..repository import Repository
-from ..sizes import Grouping, Room, sizes
 from .console import as_json, columns, data, dump, number, printable
 from .console import size as amount
 

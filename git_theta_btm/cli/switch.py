@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import click
 
+from ..checkout.switching import switch as run
 from ..repository import Repository
-from ..switching import switch as run
 from .console import Meter
 from .materialize import means, tell
 from .passing import Passing

@@ -6,9 +6,10 @@ import shlex
 
 import click
 
-from .. import attributes, hooks
-from ..environment import filter_state
+from ..remotes import hooks
 from ..repository import Repository
+from ..setup import attributes
+from ..setup.environment import filter_state
 from .console import as_json, columns, data, dump, number, say, shown
 from .install import warn_of_hook
 

@@ -148,7 +148,7 @@ class Session:
         """
         if not self._first:
             return
-        from .. import hooks  # once in the life of a repository
+        from ..remotes import hooks  # once in the life of a repository
 
         try:
             git = self._git()
@@ -202,8 +202,8 @@ class Session:
 
     def _fetch(self, missing: list[Blob]) -> str:
         """Get objects from a remote, all at once; what went wrong."""
-        from ..fetching import fetch  # an ordinary checkout has everything
-        from ..transfer import Port
+        from ..remotes.fetching import fetch  # an ordinary checkout has everything
+        from ..remotes.transfer import Port
 
         git = self._git()
         if git.configured("theta.fetch", "true", kind="bool") != "true":

@@ -26,7 +26,7 @@ OLD = time.time() - 30 * 24 * 3600
 # One process that prunes again and again, as fast as it can, what is older than its first argument in seconds.
 PRUNER = """
 import sys, time
-from git_theta_btm.pruning import Options, prune
+from git_theta_btm.care.pruning import Options, prune
 from git_theta_btm.repository import Repository
 removed = 0
 print("ready", flush=True)

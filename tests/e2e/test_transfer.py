@@ -15,10 +15,10 @@ from conftest import Repo
 from lfs_server import Server
 
 from git_theta_btm.git import Git
-from git_theta_btm.install import install
-from git_theta_btm.keeping import PREFIX
 from git_theta_btm.manifest import Digest
+from git_theta_btm.remotes.keeping import PREFIX
 from git_theta_btm.repository import read_stub
+from git_theta_btm.setup.install import install
 
 NAME = "dir/my model.safetensors"
 TENSORS = 4
@@ -199,6 +199,20 @@ def test_a_remote_on_this_machine(repo: Repo, server: Server, tmp_path: Path, sp
     repo.git("push", "--quiet", "origin", "main")
     assert server.objects("a remote") == needed(repo)
     assert same(repo, clone(url, tmp_path / "other"))
+
+
+def test_a_clone_of_a_working_repository(repo: Repo, home: Path, tmp_path: Path) -> None:
+    install(Git(str(home)), "global")
+    repo.write(NAME, state())
+    repo.commit()
+    other = clone(str(repo.path), tmp_path / "other")
+    assert same(repo, other)
+    other.git("checkout", "--quiet", "-b", "expert")
+    other.write(NAME, state(h1=1))
+    other.commit()
+    other.git("push", "--quiet", "origin", "expert")
+    repo.git("checkout", "--quiet", "expert")
+    assert same(repo, other)
 
 
 # -- other hooks -----------------------------------------------------------------------------------------------------

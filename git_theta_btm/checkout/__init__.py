@@ -1,0 +1,1 @@
+"""Checkout: model files in the worktree, written and taken away out of band."""

@@ -1,0 +1,1 @@
+"""Remotes: objects travel through git-lfs, and what must travel is found out from git."""

@@ -1,0 +1,144 @@
+"""The pre-push hook: a marked block in the file that git runs, or git's configuration where git has hooks there.
+
+What others have put into the file stays and still runs, with the same standard input. Specification: githooks(5).
+"""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import shutil
+import stat
+import sys
+from contextlib import suppress
+from typing import Literal
+
+from ..git import Git
+from ..source import write_all
+
+NAME = "pre-push"
+CONFIGURED = (2, 54)  # git that runs hooks which its configuration names, beside the file
+_KEYS = {"hook.theta.event": NAME, "hook.theta.command": ""}
+_BEGIN, _END = "# >>> git-theta >>>", "# <<< git-theta <<<"
+_BLOCK = re.compile(rf"^{_BEGIN}\n.*?^{_END}\n", re.MULTILINE | re.DOTALL)
+_SHELL = re.compile(r"#!\s*(/usr)?/bin/(env\s+)?(ba|da|z|k|a)?sh(\s|$)")
+_LONGEST = 1 << 20  # characters: what is longer was not written by hand, nor by a tool of this kind
+State = Literal["installed", "missing", "outdated", "foreign"]
+
+
+def state(git: Git) -> State:
+    """Whether the hook of a repository is ours; ``foreign`` if it is a program that no block can be put into."""
+    if git.version() >= CONFIGURED:
+        present = [git.configured(key) for key in _KEYS]
+        return "installed" if present == [NAME, _command(git)] else "outdated" if any(present) else "missing"
+    text = _read(path(git))
+    if _BEGIN in (_read(f"{path(git)}.legacy") or ""):  # pre-commit(1) moved it there, and runs it first
+        return "installed"
+    if text is None or (text and not _is_script(path(git), text)):
+        return "foreign"
+    if _BEGIN not in text:
+        return "missing"
+    return "installed" if text == _with_block(git, text) else "outdated"
+
+
+def install(git: Git) -> State:
+    """Put the hook in place and say what it was before; a ``foreign`` one is left as it is."""
+    before = state(git)
+    if before in ("installed", "foreign"):
+        return before
+    if git.version() >= CONFIGURED:
+        for key, value in {**_KEYS, "hook.theta.command": _command(git)}.items():
+            git.run("config", "--local", "--replace-all", key, value)
+    else:
+        _write(path(git), _with_block(git, _read(path(git)) or ""))
+    return before
+
+
+def uninstall(git: Git) -> None:
+    """Take the hook out; a file in which nothing else stands is removed."""
+    git.run("config", "--local", "--remove-section", "hook.theta", check=False)
+    text = _read(path(git))
+    if text and _BEGIN in text:
+        rest = _BLOCK.sub("", text)
+        if rest.strip() in ("", "#!/bin/sh"):
+            os.unlink(path(git))
+        else:
+            _write(path(git), rest)
+
+
+def path(git: Git) -> str:
+    """The file that git runs before a push, wherever ``core.hooksPath`` has it."""
+    return os.path.abspath(os.path.join(git.directory, git.text("rev-parse", "--git-path", f"hooks/{NAME}")))
+
+
+def remedy(git: Git) -> str:
+    """What to add to a hook that is not a shell script."""
+    return f'let {path(git)} run: git theta {NAME} "$@", with its standard input'
+
+
+def _is_script(file: str, text: str) -> bool:
+    """Whether a block can be put into a hook, and does not set something going that git has left alone."""
+    return bool(_SHELL.match(text)) and os.access(file, os.X_OK) and not os.path.islink(file)
+
+
+def _with_block(git: Git, text: str) -> str:
+    first, newline, rest = (_BLOCK.sub("", text) or "#!/bin/sh\n").partition("\n")
+    lfs = "" if re.search("git[ -]lfs pre-push", rest) else " --lfs"
+    return f"{first}{newline or os.linesep}{_block(_command(git) + lfs)}{rest}"
+
+
+def _block(command: str) -> str:
+    return f"""{_BEGIN}
+# Objects go to the remote before the commits that need them. What follows has the same standard input.
+theta_refs=$(cat)
+printf '%s\\n' "$theta_refs" | {command} "$@" || exit
+if [ -n "$theta_refs" ]; then
+exec <<theta_end
+$theta_refs
+theta_end
+else
+exec </dev/null
+fi
+{_END}
+"""
+
+
+def _command(git: Git) -> str:
+    """What is to run: by its full path, as the shells of editors have no virtual environment on their PATH; but by
+    name alone where others may share the file."""
+    common = os.path.realpath(os.path.join(git.directory, git.text("rev-parse", "--git-common-dir")))
+    beside = os.path.join(os.path.dirname(sys.executable), "git-theta")
+    found = beside if os.access(beside, os.X_OK) else shutil.which("git-theta")
+    inside = os.path.realpath(path(git)).startswith(os.path.join(common, ""))
+    return f"{shlex.quote(os.path.abspath(found))} {NAME}" if found and inside else f"git theta {NAME}"
+
+
+def _read(file: str) -> str | None:
+    """The hook's text, empty if there is none; None for what is no text."""
+    try:
+        with open(file, encoding="utf-8") as hook:
+            text = hook.read(_LONGEST + 1)
+            return text if len(text) <= _LONGEST else None
+    except FileNotFoundError:
+        return ""
+    except (UnicodeDecodeError, OSError):
+        return None
+
+
+def _write(file: str, text: str) -> None:
+    """Replace the hook as a whole: a push may be running it."""
+    os.makedirs(os.path.dirname(file), exist_ok=True)
+    mode = 0o755
+    with suppress(FileNotFoundError):
+        mode = stat.S_IMODE(os.stat(file).st_mode) | stat.S_IXUSR  # an empty one may have been there
+    temporary = f"{file}.{os.getpid()}.theta"
+    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        os.fchmod(fd, mode)
+        write_all(fd, text.encode())
+        os.replace(temporary, file)
+    finally:
+        os.close(fd)
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)

@@ -1,0 +1,74 @@
+"""Offloading: local copies of objects go that no worktree needs now and that a remote is known to have.
+
+A remote is asked about each object, every time; what it may have had yesterday proves nothing.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from collections.abc import Iterable, Sequence
+
+from ..care.pruning import ANY_VERSION, HOUR, Keep, Report, alone, every_object, promised, state_of
+from ..errors import ThetaError
+from ..git import Git
+from ..manifest import MAX_TEXT, Blob
+from ..repository import Repository
+from .transfer import opened, remotes
+
+
+def offload(repository: Repository, sources: Sequence[str] = (), *, dry_run: bool = False) -> Report:
+    """Remove the objects that the indexes and HEADs of all worktrees do without and that one of ``sources`` (remotes;
+    all, if there are none) has. The next checkout that needs them fetches them.
+
+    Raises ``ThetaError`` if there is no remote, or one cannot be reached.
+    """
+    git = every_object(repository)
+    keep = _needed_now(git)
+    known = Keep(git)  # what nobody needs at all is no local copy of anything, and not to be asked about
+    known.renew()
+    candidates = [
+        Blob(oid, state.st_size)
+        for oid in repository.store
+        if oid in known.names and oid not in keep.names and (state := state_of(repository, oid))
+    ]
+    spare = _on_a_remote(repository, candidates, sources)
+    stored = sum(1 for _ in repository.store)
+    removed = list(_removed(repository, git, spare, dry_run=dry_run)) if spare else []
+    return Report(tuple(removed), stored - len(removed), 0)
+
+
+def _needed_now(git: Git) -> Keep:
+    """What the manifests need that the indexes and HEADs of all worktrees name."""
+    rows = git.text("worktree", "list", "--porcelain").splitlines()
+    heads = [row.removeprefix("HEAD ") for row in rows if row.startswith("HEAD ")]
+    revisions = "".join(f"{head}\n" for head in heads if head.strip("0")).encode()
+    options = ("--objects", "--no-object-names", "--no-walk", "--indexed-objects", "--stdin")
+    keep = Keep(git)
+    with git.blobs() as reader:
+        oids = git.run("rev-list", *options, stdin=revisions).stdout.decode().split()
+        keep.add(filter(None, (reader.read(oid, start=ANY_VERSION, limit=MAX_TEXT) for oid in oids)))
+    return keep
+
+
+def _on_a_remote(repository: Repository, candidates: Sequence[Blob], sources: Sequence[str]) -> list[Blob]:
+    with opened(repository) as port:
+        names = sources or remotes(port.git)
+        if not names:
+            raise ThetaError("there is no remote that could have a copy")
+        missing = {blob.digest for blob in candidates}
+        for name in names:
+            missing &= port.lfs(name).lacking([blob for blob in candidates if blob.digest in missing])
+    return [blob for blob in candidates if blob.digest not in missing]
+
+
+def _removed(repository: Repository, git: Git, spare: Iterable[Blob], *, dry_run: bool) -> Iterable[Blob]:
+    with alone(repository) as catalogue:
+        keep = _needed_now(git)  # it may have changed while the remote was asked
+        keep.add(promised(catalogue, time.time() - HOUR))
+        for blob in spare:
+            if blob.digest in keep.names or state_of(repository, blob.digest) is None:
+                continue
+            if not dry_run:
+                os.unlink(repository.store.path(blob.digest))
+            yield blob

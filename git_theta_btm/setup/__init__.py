@@ -1,0 +1,1 @@
+"""Setup: what makes git use the filters, and what describes it."""

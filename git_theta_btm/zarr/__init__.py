@@ -1,0 +1,1 @@
+"""Zarr: models as groups of arrays for other tools."""
