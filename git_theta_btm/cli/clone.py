@@ -14,7 +14,9 @@ from .passing import Passing
 @click.option("--lazy", is_flag=True, help="Leave stubs, now and on later checkouts.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="URL [DIRECTORY]")
 def clone(arguments: tuple[str, ...], *, lazy: bool) -> int:
-    """Clone a repository as 'git clone' does, with all of its options, and write its models faster.
+    """Clone as 'git clone' does, and write the models faster.
+
+    All options of 'git clone' can be given.
 
     Objects are fetched in one go, and files are written by several threads. If a model cannot be written, its stub
     stays and the exit code is 1.

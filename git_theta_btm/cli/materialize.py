@@ -16,7 +16,7 @@ from .console import Meter, number, say, shown, size
 @click.command()
 @click.argument("paths", nargs=-1)
 def materialize(paths: tuple[str, ...]) -> int:
-    """Replace stubs in the worktree by the real files, from objects that are here.
+    """Replace stubs by the real files, without the network.
 
     This is 'git theta pull' without the network. A stub whose objects are not all here stays, and the exit code is 1.
 
@@ -35,7 +35,7 @@ def materialize(paths: tuple[str, ...]) -> int:
 @click.command()
 @click.argument("paths", nargs=-1)
 def dematerialize(paths: tuple[str, ...]) -> int:
-    """Replace unmodified model files by stubs, to free their space.
+    """Replace unmodified model files by stubs.
 
     A file is left alone, and the exit code is 1, if it is modified, or if one of its objects is missing or corrupt.
     To git nothing changes; 'git theta materialize' brings the files back.

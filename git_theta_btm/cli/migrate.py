@@ -21,7 +21,7 @@ from .console import Meter, as_json, columns, data, dump, number, say, shown, si
 def migrate(  # noqa: PLR0913 - one for each option
     *, action: str, include: tuple[str, ...], include_ref: tuple[str, ...], target: str, dry_run: bool, as_json: bool
 ) -> None:
-    """Rewrite the history of all branches and tags, with models as manifests, or without.
+    """Rewrite history, with models as manifests or without.
 
     import makes manifests of the files that match the patterns (by default those of the usual suffixes), whether git
     holds them as they are or git-lfs does; lines of .gitattributes follow. export does the opposite. All else in the

@@ -14,7 +14,9 @@ from .passing import Passing
 @click.command(cls=Passing)
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[-c NEW] BRANCH")
 def switch(arguments: tuple[str, ...]) -> int:
-    """Switch branches as 'git switch' does, with all of its options, and faster.
+    """Switch branches as 'git switch' does, only faster.
+
+    All options of 'git switch' can be given.
 
     git itself switches, or refuses to, with its own messages; but it writes stubs for models. The models are written
     afterwards by several threads, and what does not change is copied from the file that stood there. Hooks run
