@@ -305,6 +305,7 @@ def test_a_clone_without_the_objects(repo: Repo, tmp_path: Path, home: Path) -> 
         subprocess.run(
             ["git", "config", "--global", f"filter.theta.{key}", repo.git("config", f"filter.theta.{key}")], check=True
         )
+    (repo.theta / "objects").rename(tmp_path / "objects")  # where the clone would have found them
     copy = clone(repo, tmp_path / "clone")
     assert (copy.path / "m.safetensors").read_bytes() == repo.blob("m.safetensors")
     assert copy.status() == ""
