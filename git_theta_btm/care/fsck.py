@@ -135,8 +135,9 @@ def _digest(source: Source, start: int, end: int) -> str:
 
 
 def _feed(update: Callable[[bytes], None], source: Source, start: int, end: int) -> None:
-    for offset in range(start, end, BLOCK):
-        update(source.read(offset, min(BLOCK, end - offset)))
+    step = 4 * BLOCK  # a whole chunk of an encoded object, which is decoded again for every part of it that is read
+    for offset in range(start, end, step):
+        update(source.read(offset, min(step, end - offset)))
 
 
 def _forget(repository: Repository) -> None:
