@@ -18,7 +18,7 @@ ROWS: list[tuple[str, str]] = [
     (
         "values",
         "errors tensor source floats arrays parallel manifest layout changes pack chunks planes residual"
-        " adapters.naming",
+        " adapters.naming maths.*",
     ),
     ("ports", "store"),
     ("protocols", "formats updates merges readers.*"),
@@ -37,7 +37,7 @@ ROWS: list[tuple[str, str]] = [
     ("command line", "cli cli.*"),
 ]
 # Packages that hold nothing but a docstring; the first one the version too, and public names that are loaded on demand.
-FREE = {"", "filters", "readers", "adapters", "setup", "care", "remotes", "checkout", "migration", "zarr"}
+FREE = {"", "filters", "readers", "adapters", "setup", "care", "remotes", "checkout", "migration", "zarr", "maths", "merging"}
 PLUGINS = ("formats", "updates", "merges")
 FORBIDDEN_MODULES = {
     "pickle",

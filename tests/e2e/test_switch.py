@@ -315,13 +315,15 @@ def test_without_the_filters_it_is_git_alone(repo: Repo) -> None:
 def test_it_is_killed(repo: Repo) -> None:
     """Each model is its old version, its new one or a stub, whenever that happens, and a pull completes the switch."""
     versions = {"legal": model(1), "other": model(2, 3)}
-    chance = random.Random(0)
+    start = time.monotonic()
+    repo.git("theta", "switch", "other")
+    whole = time.monotonic() - start
     kills = 0
-    for name in [*versions] * 3:
+    for share, name in zip((0.1, 0.3, 0.5, 0.65, 0.8, 0.95), [*versions] * 3, strict=True):
         process = subprocess.Popen(
             ["git", "theta", "switch", name], cwd=repo.path, start_new_session=True, stderr=subprocess.DEVNULL
         )
-        time.sleep(chance.uniform(0.2, 0.7))
+        time.sleep(share * whole)
         kills += process.poll() is None
         os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
         process.wait()

@@ -1,0 +1,1 @@
+"""The mathematics of merging: pure functions over arrays and numbers, the same bits on every machine."""

@@ -1,0 +1,1 @@
+"""Merging: experts on branches become one model."""
