@@ -7,6 +7,7 @@ ThetaError                128  one clear line: what, where, and what to type nex
 |-- ObjectError                something in the object store
 |   |-- MissingObject          it is not here
 |   `-- CorruptObject          it is here, and its bytes are wrong
+|-- MergeConflict              models that no rule says how to merge
 `-- UsageError            129  the command line makes no sense
 """
 
@@ -39,6 +40,10 @@ class MissingObject(ObjectError):
 
 class CorruptObject(ObjectError):
     """An object's bytes are not those that its name or its tensor's digest promises."""
+
+
+class MergeConflict(ThetaError):
+    """Parameters of which no rule says how they are merged."""
 
 
 class UsageError(ThetaError):

@@ -10,7 +10,7 @@ import os
 import stat
 import struct
 import zlib
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
@@ -35,7 +35,9 @@ class _Patch:
     source: Source
 
 
-def rewrite(source: Source, replacements: Mapping[str, Source], out: int) -> None:
+def rewrite(
+    source: Source, replacements: Mapping[str, Source], out: int, wrote: Callable[[int], None] = lambda size: None
+) -> None:
     """Write ``source`` with the bytes of some tensors, by name, replaced to the empty file ``out``, open for both
     reading and writing.
 
@@ -53,7 +55,7 @@ def rewrite(source: Source, replacements: Mapping[str, Source], out: int) -> Non
         patches.append(_Patch(item.offset, item.end, name, new))
     patches.sort(key=lambda patch: (patch.start, patch.end, patch.name))
     for block in stream_threads(lambda job: job(), _jobs(source, patches)):
-        write_all(out, block)
+        wrote(write_all(out, block))
     if container in _ARCHIVES:
         _renew_checksums(source, patches, out)
 

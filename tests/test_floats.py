@@ -155,7 +155,7 @@ def test_the_argument_is_left_alone(dtype: str) -> None:
     assert math.isnan(numbers[1])
 
 
-@pytest.mark.parametrize("dtype", ["I32", "F8_E4M3", "", "bf16", "x" * 10_000])
+@pytest.mark.parametrize("dtype", ["I32", "F8_E8M0", "", "bf16", "x" * 10_000])
 def test_what_is_no_float(dtype: str) -> None:
     with pytest.raises(FormatError):
         widen(np.zeros(1, "<u4"), dtype)
@@ -165,3 +165,46 @@ def test_what_is_no_float(dtype: str) -> None:
 
 def test_mantissas_are_those_of_the_types() -> None:
     assert {name: bits for name, (_, bits, _) in FORMS.items()} == MANTISSA
+
+
+EIGHT = {
+    "F8_E4M3": "float8_e4m3fn",
+    "F8_E5M2": "float8_e5m2",
+    "F8_E4M3FNUZ": "float8_e4m3fnuz",
+    "F8_E5M2FNUZ": "float8_e5m2fnuz",
+}
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_all_numbers_of_eight_bits(dtype: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    patterns = np.arange(256, dtype=np.uint8)
+    expected = patterns.view(getattr(ml_dtypes, EIGHT[dtype])).astype(np.float64)
+    assert np.array_equal(widen(patterns, dtype), expected, equal_nan=True)
+    finite = patterns[np.isfinite(expected)]
+    assert np.array_equal(narrow(widen(finite, dtype), dtype), finite)
+
+
+@pytest.mark.parametrize("dtype", EIGHT)
+def test_rounding_to_eight_bits(dtype: str) -> None:
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    rng = np.random.default_rng(0)
+    every = widen(np.arange(128, dtype=np.uint8), dtype)
+    middles = (every[1:] + every[:-1]) / 2
+    spread = rng.normal(0, 1, 10_000) * 10.0 ** rng.integers(-6, 6, 10_000)
+    numbers = np.concatenate([spread, middles, -middles, [np.inf, -np.inf, 0.0, -0.0]])
+    numbers = numbers[~np.isnan(numbers)]
+    expected = numbers.astype(getattr(ml_dtypes, EIGHT[dtype]))
+    got = narrow(numbers, dtype).view(expected.dtype)
+    assert np.array_equal(np.isnan(got), np.isnan(expected))
+    there = ~np.isnan(expected.astype(np.float64))
+    assert np.array_equal(got.view(np.uint8)[there], expected.view(np.uint8)[there])
+
+
+def test_averages_of_two_are_ties_more_often_than_not() -> None:
+    """Every second sum of two bfloat16 numbers stands exactly between two of them."""
+    patterns = np.random.default_rng(0).integers(0x3F80, 0x4000, (2, 1000)).astype(np.uint16)
+    total = widen(patterns[0], "BF16") + widen(patterns[1], "BF16")
+    ml_dtypes = pytest.importorskip("ml_dtypes")
+    with np.errstate(invalid="ignore"):
+        assert np.array_equal(narrow(total / 2, "BF16"), (total / 2).astype(ml_dtypes.bfloat16).view(np.uint16))

@@ -22,11 +22,11 @@ Array: TypeAlias = Any  # float64: NumPy's, or torch's where a device was asked 
 Measures: TypeAlias = Mapping[str, tuple[float, ...]]
 
 GROUP = "git_theta_btm.merges"
-TILE = 1 << 16  # elements: 512 KiB in float64, which stay in a second-level cache; reductions have its boundaries
 
 # strategy: module, class. In the order of the help.
 BUILT_IN: dict[str, tuple[str, str]] = {
     "average": ("average", "Average"),
+    "apply": ("apply", "Apply"),
 }
 
 
@@ -63,7 +63,7 @@ class Tile:
 class Sides:
     """One parameter of all models: what ``measure`` looks at. ``open`` starts a pass over its tiles.
 
-    Tiles have ``TILE`` elements, the last one fewer; a strategy that wants the parameter whole gets one.
+    Tiles have ``floats.TILE`` elements, the last one fewer; a strategy that wants the parameter whole gets one.
     """
 
     name: str
@@ -90,6 +90,7 @@ class Strategy:
     ordered: ClassVar[bool] = False  # the order of the tips matters; else they come sorted, so that it cannot
     whole: ClassVar[bool] = False  # it sees each parameter whole, in its shape
     exact: ClassVar[bool] = True  # the same bits on every machine; false where a matrix library has a hand in it
+    one_sided: ClassVar[bool] = False  # what only one of two tips changed is taken from it as it is
     statistics: ClassVar[bool] = False  # it needs a file of statistics for each tip
     idempotent: ClassVar[bool] = True  # of equal tips it makes the same again, so nothing has to be read
     least: ClassVar[int] = 1  # tips

@@ -17,7 +17,7 @@ from ..errors import ObjectError
 from ..planes import Values
 from ..source import Source
 
-BUILT_IN = ("dense", "delta", "low_rank", "ia3", "linear")
+BUILT_IN = ("dense", "delta", "low_rank", "ia3", "linear", "merge")
 GROUP = "git_theta_btm.updates"
 
 

@@ -25,9 +25,10 @@ def by_hand(bases: list[Values], weights: list[float], dtype: str) -> Values:
     columns = [widen(base, dtype).tolist() for base in bases]
     sums = []
     for row in zip(*columns, strict=True):
-        total = 0.0
-        for weight, number in zip(weights, row, strict=True):
-            total += weight * number
+        terms = [weight * number for weight, number in zip(weights, row, strict=True) if weight]
+        total = terms[0] if terms else row[0] * 0.0
+        for term in terms[1:]:
+            total += term
         sums.append(total)
     return narrow(np.array(sums), dtype)
 
