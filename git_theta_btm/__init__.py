@@ -1,17 +1,17 @@
 """Version machine-learning models parameter by parameter in Git.
 
-``open`` and ``open_zarr`` read models from Python. Importing the package must stay free: the filters start with it on
-every ``git status``.
+``open`` and ``open_zarr`` read models from Python, ``save`` commits one. Importing the package must stay free: the
+filters start with it on every ``git status``.
 """
 
 __version__ = "0.1.0"
-__all__ = ["Checkpoint", "open", "open_zarr"]
+__all__ = ["Checkpoint", "open", "open_zarr", "save"]
 
 
 def __getattr__(name: str) -> object:
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from . import api
-    from .zarr import exporting
+    from importlib import import_module
 
-    return getattr(exporting if name == "open_zarr" else api, name)
+    home = {"open_zarr": ".zarr.exporting", "save": ".saving"}.get(name, ".api")
+    return getattr(import_module(home, __name__), name)

@@ -17,6 +17,8 @@ from typing import TYPE_CHECKING
 from .arrays import array, numpy_type, rows
 from .blobs import Blobs
 from .care.versions import located
+from .changes import Change
+from .changes import diff as differences
 from .errors import CorruptObject, FormatError, ManifestError, ThetaError
 from .layout import Layout, segments
 from .manifest import Digest, Entry, Manifest, is_manifest, loads, spell
@@ -71,8 +73,8 @@ class Checkpoint(Mapping[str, "Array"]):
         if self.manifest.format != "safetensors":
             return MappingProxyType({})
         try:
-            length = int.from_bytes(self._file.read(0, 8), "little")
-            header = json.loads(self._file.read(8, min(length, _MAX_HEADER)))
+            length = int.from_bytes(self.file.read(0, 8), "little")
+            header = json.loads(self.file.read(8, min(length, _MAX_HEADER)))
             return MappingProxyType({str(name): str(text) for name, text in header.get("__metadata__", {}).items()})
         except (FormatError, ValueError, AttributeError, RecursionError):
             raise ManifestError("a manifest that says safetensors of what is none") from None
@@ -112,6 +114,10 @@ class Checkpoint(Mapping[str, "Array"]):
             part, offset = rows(self.entries[name].tensor, start, stop)
             return array(source.read(offset, part.nbytes), part)
 
+    def diff(self, other: Checkpoint) -> list[Change]:
+        """The parameters that differ from here to ``other``, in natural order of their names; no weight is read."""
+        return differences(self.manifest, other.manifest)
+
     @contextmanager
     def source(self, name: str) -> Iterator[Source]:
         """The bytes of a parameter, to be read in any order. Raises ``KeyError`` and ``ObjectError``."""
@@ -119,7 +125,7 @@ class Checkpoint(Mapping[str, "Array"]):
         if not entry.tensor.nbytes:
             yield BytesSource(b"")
         elif entry.view:
-            yield _Window(self._file, self._offsets[name], entry.tensor.nbytes)
+            yield _Window(self.file, self._offsets[name], entry.tensor.nbytes)
         else:
             with self.blobs.open(entry.digest) as source:
                 if source.size != entry.tensor.nbytes:
@@ -136,7 +142,8 @@ class Checkpoint(Mapping[str, "Array"]):
         return dict(zip(self.entries, self._layout.offsets, strict=True))
 
     @cached_property
-    def _file(self) -> _File:
+    def file(self) -> Source:
+        """The file itself, put together as far as it is read."""
         return _File(self.manifest, self._layout, self.blobs)
 
 

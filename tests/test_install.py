@@ -36,8 +36,17 @@ def test_the_filters_are_written_with_the_whole_path(git: Git) -> None:
         "filter.theta.smudge": f"{program} smudge -- %f",
         "filter.theta.required": "true",
         "merge.theta.name": "merge models parameter by parameter",
-        "merge.theta.driver": "false",
+        "merge.theta.recursive": "binary",
+        "merge.theta.driver": f"{os.path.dirname(program)}/git-theta-merge auto %O %A %B %P",
     }
+
+
+def test_the_driver_of_an_earlier_version_is_replaced(git: Git) -> None:
+    git.run("config", "--global", "merge.theta.driver", "false")
+    assert "merge.theta.driver" in install(git, "global")
+    git.run("config", "--global", "merge.theta.driver", "someone-elses %A")
+    with pytest.raises(ThetaError, match=r"merge\.theta\.driver"):
+        install(git, "global")
 
 
 def test_a_second_time_changes_nothing(git: Git, home: Path) -> None:

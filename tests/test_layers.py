@@ -22,7 +22,7 @@ ROWS: list[tuple[str, str]] = [
     ),
     ("ports", "store"),
     ("protocols", "formats updates merges readers.*"),
-    ("codecs", "formats.* updates.* merges.* encoded rewrite adapters.edits"),
+    ("codecs", "formats.* updates.* merges.* encoded rewrite remaking states adapters.edits merging.recipe merging.resolve"),
     (
         "operations",
         "blobs filters.clean filters.smudge filters.identify filters.encode filters.places filters.verify"
@@ -32,7 +32,7 @@ ROWS: list[tuple[str, str]] = [
     (
         "shell",
         "filters.session filters.launcher repository status api summary adapters.adding"
-        " setup.* care.* remotes.* checkout.* migration.* zarr.*",
+        " saving setup.* care.* remotes.* checkout.* migration.* zarr.* merging.*",
     ),
     ("command line", "cli cli.*"),
 ]

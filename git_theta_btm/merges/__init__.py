@@ -25,8 +25,40 @@ GROUP = "git_theta_btm.merges"
 
 # strategy: module, class. In the order of the help.
 BUILT_IN: dict[str, tuple[str, str]] = {
+    "ours": ("take", "Ours"),
+    "theirs": ("take", "Theirs"),
+    "base": ("take", "Base"),
     "average": ("average", "Average"),
+    "linear": ("linear", "WeightedSum"),
     "apply": ("apply", "Apply"),
+    "passthrough": ("passthrough", "Passthrough"),
+    "task_arithmetic": ("task_arithmetic", "TaskArithmetic"),
+    "ties": ("ties", "Ties"),
+    "dare_linear": ("dare", "DareLinear"),
+    "dare_ties": ("dare", "DareTies"),
+    "della": ("della", "Della"),
+    "della_linear": ("della", "DellaLinear"),
+    "breadcrumbs": ("breadcrumbs", "Breadcrumbs"),
+    "breadcrumbs_ties": ("breadcrumbs", "BreadcrumbsTies"),
+    "sce": ("sce", "Sce"),
+    "consensus": ("consensus", "Consensus"),
+    "emr": ("emr", "Emr"),
+    "slerp": ("slerp", "Slerp"),
+    "nuslerp": ("nuslerp", "NuSlerp"),
+    "nuslerp_rows": ("nuslerp", "NuSlerpRows"),
+    "multislerp": ("multislerp", "MultiSlerp"),
+    "karcher": ("karcher", "Karcher"),
+    "model_stock": ("model_stock", "ModelStock"),
+    "model_stock_rows": ("model_stock", "ModelStockRows"),
+    "nearswap": ("nearswap", "NearSwap"),
+    "arcee_fusion": ("arcee_fusion", "ArceeFusion"),
+    "ram": ("ram", "Ram"),
+    "ram_plus": ("ram", "RamPlus"),
+    "ram_plus_model": ("ram", "RamPlusModel"),
+    "iso_c": ("iso_c", "IsoC"),
+    "tsv_m": ("tsv_m", "TsvM"),
+    "fisher": ("fisher", "Fisher"),
+    "regmean": ("regmean", "RegMean"),
 }
 
 
@@ -93,6 +125,7 @@ class Strategy:
     one_sided: ClassVar[bool] = False  # what only one of two tips changed is taken from it as it is
     statistics: ClassVar[bool] = False  # it needs a file of statistics for each tip
     idempotent: ClassVar[bool] = True  # of equal tips it makes the same again, so nothing has to be read
+    shares: ClassVar[bool] = False  # weights are shares: of two tips one that holds three experts has three quarters
     least: ClassVar[int] = 1  # tips
     most: ClassVar[int | None] = None
     version: ClassVar[int] = 1  # of the formula: stored merges are recomputed by it, for ever

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from math import fsum
+from typing import ClassVar
 
 from ..errors import ThetaError
 from . import Coefficients, Linear, Sides
@@ -15,6 +16,8 @@ from . import Coefficients, Linear, Sides
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Average(Linear):
     """The mean of the experts, by their weights, whatever these sum to."""
+
+    shares: ClassVar[bool] = True
 
     def coefficients(self, sides: Sides) -> Coefficients:
         """Raises ``ThetaError`` if the weights sum to nothing."""

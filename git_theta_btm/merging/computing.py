@@ -14,10 +14,10 @@ from typing import Any
 import numpy as np
 
 from ..api import Checkpoint
-from ..errors import FormatError
+from ..errors import FormatError, MergeConflict
 from ..filters.encode import Candidate, width_of
 from ..floats import REAL, TILE, Floats, narrow, widen
-from ..manifest import Blob, Entry
+from ..manifest import Blob, Entry, spell
 from ..maths.chance import key
 from ..merges import BUILT_IN, Array, Linear, Measures, Sides, Tile
 from ..planes import TYPES
@@ -134,7 +134,13 @@ class Computation:
         given = [self._models.statistics[place] for place in self.step.tips]
         if any(self.step.name not in item.entries for item in given):
             return []
-        return [(_Reopened(item, self.step.name), item.entries[self.step.name]) for item in given]
+        found: list[tuple[Source, Entry]] = [
+            (_Reopened(item, self.step.name), item.entries[self.step.name]) for item in given
+        ]
+        for _, entry in found:
+            if not self.strategy.whole and entry.tensor.shape != self.tensor.shape:
+                raise MergeConflict(f"{spell(self.step.name)} is {self.tensor}, and its statistics are {entry.tensor}")
+        return found
 
     # -- how it is stored --------------------------------------------------------------------------------------------
 
@@ -161,7 +167,7 @@ class Computation:
             "dtype": self._kind,
             "has_base": self.has_base,
             "keys": [item.hex() for item in self._keys],
-            "weights": [weight.hex() for weight in self.choice.weights[:tips]],
+            "weights": [float(weight).hex() for weight in self.choice.weights[:tips]],
         }
         return Candidate("merge", tuple(blobs), told)
 
@@ -301,8 +307,8 @@ def _real(entry: Entry) -> str:
 
 
 def _linear(kind: str, used: Sequence[tuple[Blob, float]], divisor: float) -> dict[str, Any]:
-    told: dict[str, Any] = {"dtype": kind, "weights": [weight.hex() for _, weight in used]}
-    return told if divisor == 1 else {**told, "divisor": divisor.hex()}
+    told: dict[str, Any] = {"dtype": kind, "weights": [float(weight).hex() for _, weight in used]}
+    return told if divisor == 1 else {**told, "divisor": float(divisor).hex()}
 
 
 def _shaped(numbers: Floats, entry: Entry) -> Floats:

@@ -6,12 +6,13 @@ would make. What a stored merge can repeat is recorded before that, and costs ne
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
 
 from .. import formats, pack
+from ..api import Checkpoint
 from ..blobs import MAX_WORK, Blobs
 from ..errors import ObjectError
 from ..filters.clean import clean
@@ -56,6 +57,7 @@ def produce(models: Models, steps: Sequence[Step], out: int, workshop: Workshop)
     _measure(computations)
     new = {item.step.name: item.source() for item in computations}
     new |= {step.name: models.source(step.take, step.name) for step in steps if step.take}
+    new |= {name: models.source(0, name) for name in _sharing(models.tips[0], new)}
     _write(models.tips[0].file, new, out, workshop)
     source = FileSource(out)
     if workshop.mode != "raw":
@@ -118,6 +120,17 @@ def _measure(computations: Sequence[Computation]) -> None:
     for strategy, items in groups.items():
         model = strategy.survey(item.sides for item in items)
         map_threads(partial(Computation.measure, model=model), items)
+
+
+def _sharing(first: Checkpoint, new: Mapping[str, Source]) -> list[str]:
+    """The parameters that stay as they are but share their memory with others, which may not: that would show."""
+    places = {item.name: (item.offset, item.end) for item in formats.locate(first.file)[1]}
+    written = {places[name] for name in new if name in places}
+    return [
+        name
+        for name, entry in first.entries.items()
+        if entry.tensor.nbytes and name not in new and (entry.view or places.get(name) in written)
+    ]
 
 
 def _write(file: Source, new: dict[str, Source], out: int, workshop: Workshop) -> None:

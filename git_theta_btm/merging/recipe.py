@@ -9,7 +9,7 @@ from fnmatch import fnmatchcase
 from typing import Literal, TypeAlias
 
 from ..errors import UsageError
-from ..merges import Strategy, make
+from ..merges import Strategy, load, make
 
 # Moments and counters of optimizers belong to one run: to mix those of two is of no use to either.
 EXCLUDED = ("optimizer*", "*optimizer_state*", "lr_scheduler*", "scheduler*", "scaler*", "rng_state*", "*.exp_avg*")
@@ -68,7 +68,8 @@ class Recipe:
 
     Of several rules that match a parameter the last that says something has its way. ``missing`` is what happens to
     parameters that some tips have not: an error, the first tip's way, or a merge of those that there are. ``vocabulary``
-    is what happens to tables with different numbers of rows: an error, or the rows that the first tip has.
+    is what happens to tables with different numbers of rows: an error, or the rows that the first tip has, found by the
+    file ``tokenizer`` of each tip. ``statistics`` is the file of each tip that holds what some strategies ask for.
     """
 
     strategy: str = "average"
@@ -78,6 +79,8 @@ class Recipe:
     exclude: tuple[str, ...] = EXCLUDED
     missing: Missing = "error"
     vocabulary: Vocabulary = "strict"
+    tokenizer: str = ""
+    statistics: str = ""
 
     def excluded(self, name: str) -> bool:
         """Whether a parameter is none of the model's: the first tip's stays."""
@@ -100,9 +103,11 @@ class Recipe:
         return Choice(strategy, make(strategy, found), numbers)
 
     def weighing(self, masses: Iterable[float]) -> Recipe:
-        """The same, where a tip that holds several experts already counts as many, unless weights are given."""
+        """The same, where a tip that holds several experts already counts as many: unless weights are given, and if
+        they are shares to the strategy."""
         counted = tuple(masses)
-        return self if self.weights or len(set(counted)) < 2 else replace(self, weights=counted)
+        given = self.weights or len(set(counted)) < 2 or not load(self.strategy).shares
+        return self if given else replace(self, weights=counted)
 
 
 def depths(names: Iterable[str]) -> dict[str, float]:

@@ -51,6 +51,7 @@ class _Planner:
     def __init__(
         self, tips: Sequence[Manifest], base: Manifest | None, recipe: Recipe, rows: Mapping[int, Rows]
     ) -> None:
+        self._digests = [tip.digest for tip in tips]
         self._sides = [{entry.name: entry for entry in tip.entries} for tip in tips]
         self._base = {entry.name: entry for entry in base.entries} if base else None
         self._recipe, self._rows = recipe, rows
@@ -105,12 +106,14 @@ class _Planner:
         if taken is not None:
             self._check_alike(entries[0], base if taken == BASE else entries[taken])
             return Step(name, take=BASE if taken == BASE else having[taken])
-        if same and (choice.strategy.idempotent or len(entries) == 1 or (base and _same(base, entries[0]))):
+        untouched = choice.strategy.needs_base and base is not None and _same(base, entries[0])
+        alone = len(entries) == 1 < len(self._sides)  # nobody else has it
+        if same and (choice.strategy.idempotent or untouched or alone):
             return Step(name, take=0)
         if (side := self._one_sided(choice, entries, base)) is not None:
             return Step(name, take=having[side])
         self._check_numbers(choice, entries, base, having)
-        return self._compute(name, choice, entries, having)
+        return self._compute(name, choice, having)
 
     def _one_sided(self, choice: Choice, entries: Sequence[Entry], base: Entry | None) -> int | None:
         """The one tip that changed the parameter, where that settles it: for what cannot be computed with it does."""
@@ -157,10 +160,10 @@ class _Planner:
         if entry.tensor.strides != ours.tensor.strides:
             raise MergeConflict("has its elements in different orders in memory")
 
-    def _compute(self, name: str, choice: Choice, entries: Sequence[Entry], having: Sequence[int]) -> Step:
+    def _compute(self, name: str, choice: Choice, having: Sequence[int]) -> Step:
         order = list(range(len(having)))
         if not choice.strategy.ordered:  # the order in which experts are named has no say, not even in the last bit
-            order.sort(key=lambda index: (entries[index].digest, choice.weights[index]))
+            order.sort(key=lambda index: (self._digests[having[index]], choice.weights[index]))
         strategy = choice.strategy if order == sorted(order) else choice.strategy.reordered(order)
         weights = tuple(choice.weights[index] for index in order)
         return Step(name, None, Choice(choice.name, strategy, weights), tuple(having[index] for index in order))

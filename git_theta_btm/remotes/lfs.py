@@ -28,7 +28,8 @@ from ..store import DiskStore
 
 # Objects are no named files, so there is nothing to lock; and a fetch is of what was asked for.
 _ALWAYS = ("-c", "lfs.locksverify=false", "-c", "lfs.fetchrecentalways=false", "-c", "lfs.skipdownloaderrors=false")
-_LACKING = re.compile(rb"\(missing\) \S+ \(([0-9a-f]{64})\)")
+_LACKING = re.compile(r"\(missing\) \S+ \(([0-9a-f]{64})\)")
+_REFUSED = re.compile(r"^ *\[([0-9a-f]{64})\] ", re.MULTILINE)  # such as one that is there with another size
 _AGENTS = r"^lfs\.(.*\.)?standalonetransferagent$"
 # git-lfs makes two directories for each object that it is asked about; on a disk that takes 3 ms.
 _SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
@@ -62,6 +63,11 @@ def quarantine(git: Git) -> Iterator[Git]:
         os.mkdir(os.path.join(directory, "pack"))
         alternates = os.pathsep.join([_spelled(objects), *([present] if present else [])])
         yield git.with_environment(GIT_OBJECT_DIRECTORY=directory, GIT_ALTERNATE_OBJECT_DIRECTORIES=alternates)
+
+
+def _said(stderr: bytes) -> str:
+    """The first of what git-lfs said, on one line."""
+    return " ".join(stderr.decode(errors="replace").split("\n\n")[0].split())[:_WORDS]
 
 
 def _spelled(path: str) -> str:
@@ -129,7 +135,7 @@ class Lfs:
         return found[1] if found else ""
 
     def lacking(self, blobs: Sequence[Blob]) -> set[Digest]:
-        """The objects that the remote does not have; all of them if it cannot be asked. Moves no object.
+        """The objects that the remote does not have in this size; all of them if it cannot be asked. Moves no object.
 
         Raises ``ThetaError`` with git-lfs's words if the remote cannot be reached.
         """
@@ -139,14 +145,28 @@ class Lfs:
             return {blob.digest for blob in blobs if not any(_has(root, blob) for root in self._directories)}
         if not self.can_tell:
             return {blob.digest for blob in blobs}
+        found: set[Digest] = set()
+        while blobs:
+            missing, refused = self._ask(blobs)
+            found |= missing | refused
+            # Again without those that are refused: git-lfs may not have come to all others.
+            blobs = [blob for blob in blobs if blob.digest not in refused] if refused else []
+        return found
+
+    def _ask(self, blobs: Sequence[Blob]) -> tuple[set[Digest], set[Digest]]:
+        """The objects that the server would like to have, and those that it refuses to talk about."""
         # A push, from an empty storage, of what may be incomplete: git-lfs asks about every object, uploads none, and
         # names those that the server would have liked to have.
         with quarantine(self._git) as git, TemporaryDirectory(prefix="git-theta-", dir=_SCRATCH) as empty:
             tree = write_pointers(git, blobs)
             commit = git.with_environment(**_NOBODY).text("commit-tree", tree, "-m", "objects")
             options = ("-c", f"lfs.storage={empty}", "-c", "lfs.allowincompletepush=true")
-            done = git.run(*_ALWAYS, *options, "lfs", "push", self.remote, commit)
-        return {Digest(oid.decode()) for oid in _LACKING.findall(done.stdout + done.stderr)}
+            done = git.run(*_ALWAYS, *options, "lfs", "push", self.remote, commit, check=False)
+        said = os.fsdecode(done.stdout + done.stderr)
+        refused = {blob.digest for blob in blobs} & set(_REFUSED.findall(said)) if done.returncode else set()
+        if done.returncode and not refused:
+            raise ThetaError(_said(done.stderr) or f"git lfs push ended with exit code {done.returncode}")
+        return {Digest(oid) for oid in _LACKING.findall(said)}, refused
 
     # -- to and fro --------------------------------------------------------------------------------------------------
 
@@ -177,8 +197,7 @@ class Lfs:
             command = ("lfs", "fetch", "-I", "*", "-X", "", self.remote, tree)
             done = git.run(*self._options, *command, check=False, progress=True)
         other = next(filter(None, map_threads(self._check, blobs)), "")
-        said = " ".join((done.stderr or b"").decode(errors="replace").split("\n\n")[0].split())
-        failed = said[:_WORDS] or f"git lfs fetch ended with exit code {done.returncode}"
+        failed = _said(done.stderr or b"") or f"git lfs fetch ended with exit code {done.returncode}"
         return other or (failed if done.returncode else "")
 
     def _check(self, blob: Blob) -> str:

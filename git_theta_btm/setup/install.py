@@ -12,6 +12,7 @@ from typing import Literal
 
 from ..errors import ThetaError
 from ..git import Git
+from ..merging.program import PLACES, command
 from ..remotes import hooks
 
 Scope = Literal["local", "global", "system", "worktree"]
@@ -22,14 +23,14 @@ _ARGUMENTS = {
     "filter.theta.clean": (["clean", "--", "%f"],),
     "filter.theta.smudge": (["smudge", "--", "%f"], ["smudge", "--skip", "--", "%f"]),
 }
+_DRIVER = "merge.theta.driver"
 _CONSTANT = {
     "filter.theta.required": "true",  # else git would commit the file itself when clean fails
     "merge.theta.name": "merge models parameter by parameter",
-    # Always a conflict, with our side kept: without a driver git would merge manifests line by line, which mixes the
-    # parameters of both sides silently. A driver that merges models takes this place.
-    "merge.theta.driver": "false",
+    # The common ancestor of a criss-cross merge is one that there was, and not a mixture of two.
+    "merge.theta.recursive": "binary",
 }
-KEYS = (*_ARGUMENTS, *_CONSTANT)
+KEYS = (*_ARGUMENTS, *_CONSTANT, _DRIVER)
 _SECTIONS = ("filter.theta", "merge.theta")
 
 
@@ -42,6 +43,7 @@ def settings(*, skip_smudge: bool = False) -> dict[str, str]:
         "filter.theta.clean": f"{program} clean -- %f",
         "filter.theta.smudge": f"{program} smudge {skip}-- %f",
         **_CONSTANT,
+        _DRIVER: command("auto"),
     }
 
 
@@ -58,6 +60,8 @@ def is_ours(key: str, value: str) -> bool:
     if key in _CONSTANT:
         return value == _CONSTANT[key]
     words = _split(value)
+    if key == _DRIVER:  # an earlier version had no driver
+        return value == "false" or words[1:] == ["auto", *PLACES.split()]
     return words[1:] in _ARGUMENTS[key] and os.path.basename(words[0]) == PROGRAM
 
 

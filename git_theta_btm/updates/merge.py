@@ -49,7 +49,7 @@ def parameters(name: str, strategy: Strategy, measures: Measures) -> dict[str, A
     from dataclasses import asdict
 
     options = {option.rstrip("_"): _spell(value) for option, value in asdict(strategy).items()}
-    found = {key: [number.hex() for number in numbers] for key, numbers in measures.items()}
+    found = {key: [float(number).hex() for number in numbers] for key, numbers in measures.items()}
     return {"strategy": name, "version": strategy.version, "options": options, "measures": found}
 
 

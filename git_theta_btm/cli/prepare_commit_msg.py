@@ -1,0 +1,34 @@
+"""``git theta prepare-commit-msg``: what the hook runs."""
+
+from __future__ import annotations
+
+import click
+
+from ..merging import pending
+from ..merging.trailers import append
+from ..repository import Repository
+
+
+@click.command()
+@click.argument("file", type=click.Path(exists=True, dir_okay=False))
+@click.argument("source", default="")
+@click.argument("commit", default="")
+def prepare_commit_msg(file: str, source: str, commit: str) -> None:
+    """Write into a merge's message how its models were merged.
+
+    Run by the hook of that name, which 'git theta install --local' and 'git theta track' put in place.
+
+    \b
+    Example:
+      git theta prepare-commit-msg .git/MERGE_MSG merge
+    """
+    git = Repository().git
+    lines = pending.take(git)
+    if lines and source in ("merge", "message", "template", ""):
+        with open(file, encoding="utf-8", errors="surrogateescape", newline="") as message:
+            text = message.read()
+        with open(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as message:
+            message.write(append(text, lines))
+    if source != "commit":  # an amended commit has its trailers already
+        return
+    pending.forget(git)

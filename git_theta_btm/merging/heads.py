@@ -1,0 +1,122 @@
+"""Heads: the commits that are merged, and what each of them has of a model file."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+
+from ..errors import ThetaError
+from ..git import BlobReader, Git
+from ..manifest import Manifest, loads
+from ..repository import Repository, read_manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Head:
+    """One of the commits that are merged, under the name that the user gave it."""
+
+    commit: str
+    name: str
+
+
+@dataclass(frozen=True, slots=True)
+class Side:
+    """What one head has of a file: its manifest, as the blob of that name."""
+
+    head: Head
+    oid: str
+    manifest: Manifest
+
+
+@dataclass(frozen=True, slots=True)
+class Trees:
+    """The model files of several commits, read through one process."""
+
+    git: Git
+    blobs: BlobReader
+
+    def manifest(self, oid: str) -> Manifest | None:
+        """The manifest that a blob holds; None if it holds anything else. Raises ``ManifestError`` if it is broken."""
+        text = read_manifest(self.blobs, oid)
+        return None if text is None else loads(text)
+
+    def entry(self, commit: str, path: str) -> str | None:
+        """The blob of a path in a commit; None if there is none."""
+        rows = self.git.fields("ls-tree", "-z", "--full-tree", commit, "--", f":(literal){path}")
+        meta = rows[0].partition("\t")[0].split() if rows else []
+        return meta[2] if len(meta) == 3 and meta[1] == "blob" else None
+
+    def find(self, commit: str, path: str, known: Iterable[str] = ()) -> str | None:
+        """The blob that a commit has at ``path``, or where else one of the ``known`` blobs stands in it."""
+        if oid := self.entry(commit, path):
+            return oid
+        wanted = set(known)
+        if not wanted:
+            return None
+        rows = self.git.fields("ls-tree", "-r", "-z", "--full-tree", commit)
+        found = (row.partition("\t")[0].split()[2] for row in rows)
+        return next((oid for oid in found if oid in wanted), None)
+
+    def models(self, commit: str) -> dict[str, str]:
+        """All model files of a commit: path and blob."""
+        rows = (row.partition("\t") for row in self.git.fields("ls-tree", "-r", "-z", "--full-tree", commit))
+        entries = [(path, meta.split()) for meta, _, path in rows]
+        return {
+            path: words[2]
+            for path, words in entries
+            if words[1] == "blob" and words[0] != "120000" and read_manifest(self.blobs, words[2]) is not None
+        }
+
+    def sides(self, heads: Sequence[Head], base: str | None, path: str, known: Iterable[str] = ()) -> list[Side]:
+        """What each head has of the file, but for those that left it as it was at ``base``: they are no experts of it.
+
+        If all left it so, or there is no base, all are there. Raises ``ManifestError`` for a broken manifest.
+        """
+        wanted = list(known)
+        found = [(head, self.find(head.commit, path, wanted)) for head in heads]
+        before = self.find(base, path) if base else None
+        sides = []
+        for head, oid in found:
+            if oid and (manifest := self.manifest(oid)):
+                sides.append(Side(head, oid, manifest))
+        changed = [side for side in sides if side.oid != before]
+        return changed or sides
+
+
+class Merge:
+    """The heads of one merge, ``HEAD`` first, and the best common ancestor that git names first, if there is one."""
+
+    def __init__(self, repository: Repository, remotes: Sequence[Head], bases: Sequence[str]) -> None:
+        self._git = repository.git
+        self.ours = Head(self._git.text("rev-parse", "HEAD"), self._branch())
+        self.remotes = list(remotes)
+        self.base = bases[0] if bases else None
+
+    def _branch(self) -> str:
+        name = self._git.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False).stdout.decode().strip()
+        return name or "HEAD"
+
+    @cached_property
+    def experts(self) -> list[Head]:
+        """The heads that count: HEAD does unless it is an ancestor of another one, which has all that it has."""
+        for head in self.remotes:
+            if not self._git.run("merge-base", "--is-ancestor", self.ours.commit, head.commit, check=False).returncode:
+                return self.remotes
+        return [self.ours, *self.remotes]
+
+
+def common_ancestor(git: Git, heads: Sequence[str]) -> str | None:
+    """The best common ancestor of all heads that git names first."""
+    option = ["--octopus"] if len(heads) > 2 else ["--all"]
+    found = git.run("merge-base", *option, *heads, check=False).stdout.decode().split()
+    return found[0] if found else None
+
+
+def commit_of(git: Git, revision: str) -> str:
+    """The commit that a revision names. Raises ``ThetaError`` if there is none."""
+    name = f"{revision}^{{commit}}"
+    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
+    if found.returncode:
+        raise ThetaError(f"there is no commit {revision!r}")
+    return found.stdout.decode().strip()

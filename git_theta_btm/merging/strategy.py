@@ -1,0 +1,201 @@
+"""The merge strategy: what git runs as ``git-merge-theta`` for ``git merge -s theta``.
+
+git calls it with the literal ``HEAD`` for a merge. For a pick (``pull.twohead`` makes this the strategy of rebase and
+cherry-pick too) there is a commit in that place, and what is to be applied is a change, not an average.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from tempfile import TemporaryDirectory
+
+from ..checkout.switching import STUBS, skips_smudge
+from ..checkout.worktree import Means, materialise
+from ..errors import ThetaError
+from ..git import Git
+from ..gitdir import is_set
+from ..repository import ModelFile, Repository
+from . import driver, pending
+from .asking import ask
+from .choosing import Chosen, choose
+from .computing import Device
+from .filing import Desk, Merged
+from .gathering import Gathered, Unmerged, gather, merge_trees, split
+from .heads import Head, Merge, Trees
+from .program import command
+
+USAGE = "usage: git merge -s theta [-X KEY=VALUE]... COMMIT..."
+_RESTORE = 2  # the exit code for which git restores what was before
+_NO_OID = "0" * 40
+
+
+@dataclass(frozen=True, slots=True)
+class Call:
+    """What git asks for."""
+
+    options: tuple[tuple[str, str], ...]
+    bases: tuple[str, ...]
+    head: str
+    remotes: tuple[str, ...]
+
+    @property
+    def picks(self) -> bool:
+        """Whether a change is to be applied: a pick, a rebase."""
+        return self.head != "HEAD"
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run the strategy: 0 if the index and the worktree hold the merge, 1 with conflicts, 2 if nothing was done."""
+    try:
+        call = parse(sys.argv[1:] if argv is None else argv)
+        if call is None:
+            driver.say(USAGE)
+            return 129
+        return run(Repository(), call)
+    except (ThetaError, OSError) as error:
+        if is_set("GIT_TRACE_THETA"):
+            raise
+        driver.say(f"theta: {error}")
+        return _RESTORE
+
+
+def parse(words: Sequence[str]) -> Call | None:
+    """``--key=value ... BASE... -- HEAD REMOTE...``; None for anything else."""
+    if "--" not in words:
+        return None
+    place = list(words).index("--")
+    options = [word[2:].partition("=") for word in words[:place] if word.startswith("--")]
+    bases = tuple(word for word in words[:place] if not word.startswith("--"))
+    heads = words[place + 1 :]
+    if len(heads) < 2:
+        return None
+    return Call(
+        tuple((key, value if sign else "true") for key, sign, value in options), bases, heads[0], tuple(heads[1:])
+    )
+
+
+def run(repository: Repository, call: Call) -> int:
+    """Merge, and leave the result in the index and the worktree."""
+    repository.worktree()
+    return _pick(repository, call) if call.picks else _merge(repository, call)
+
+
+# -- a merge -----------------------------------------------------------------------------------------------------------
+
+
+def _merge(repository: Repository, call: Call) -> int:
+    remotes = [Head(commit, os.environ.get(f"GITHEAD_{commit}", commit[:12])) for commit in call.remotes]
+    merge = Merge(repository, remotes, call.bases)
+    chosen = choose(repository.git, merge, call.options)
+    gathered = gather(repository.git, [merge.ours.commit, *call.remotes], command("gather"))
+    with Desk(repository, Device(chosen.device)) as desk:
+        merged = merge_all(repository, merge, gathered, (chosen, desk))
+        tree = with_models(repository.git, gathered.tree, merged)
+        code = place(repository, tree, gathered.conflicts, merged)
+    if merged:
+        pending.write(repository.git, chosen.record(merged[0].path), [merge.ours.commit, *call.remotes])
+    return code
+
+
+def merge_all(repository: Repository, merge: Merge, gathered: Gathered, means: tuple[Chosen, Desk]) -> list[Merged]:
+    """Every model that more than one head changed, merged. All are planned before the first one is computed."""
+    chosen, desk = means
+    with repository.git.blobs() as blobs:
+        trees = Trees(repository.git, blobs)
+        files = _gathered_files(trees, merge.ours.commit, gathered.tree)
+        questions = [ask(trees, path, known, chosen) for path, known in files]
+    for question in questions:
+        question.plan()
+    return [desk.merge(question) for question in questions]
+
+
+def _gathered_files(trees: Trees, before: str, tree: str) -> list[tuple[str, list[str]]]:
+    """The paths of gathered files in a tree, each with the blobs that were gathered."""
+    fields = trees.git.fields("diff-tree", "-r", "-z", "--no-renames", f"{before}^{{tree}}", tree)
+    found = []
+    for meta, path in zip(fields[::2], fields[1::2], strict=True):
+        oid = meta.split(" ")[3]
+        text = trees.blobs.read(oid, start=b"git-theta-btm manifest") if oid.strip("0") else None
+        known = split(text)[1] if text else []
+        if known:
+            found.append((path, known))
+    return found
+
+
+def with_models(git: Git, tree: str, merged: Sequence[Merged]) -> str:
+    """The tree with merged models in the place of gathered files."""
+    if not merged:
+        return tree
+    rows = []
+    for item in merged:
+        oid = git.run("hash-object", "-w", "--stdin", stdin=item.manifest.dumps()).stdout.decode().strip()
+        mode = git.fields("ls-tree", "-z", tree, "--", f":(literal){item.path}")[0].split()[0]
+        rows.append(f"{mode} {oid} 0\t{item.path}")
+    with scratch(git) as other:
+        other.run("read-tree", tree)
+        other.run("update-index", "-z", "--index-info", stdin=os.fsencode("\0".join(rows) + "\0"))
+        return other.text("write-tree")
+
+
+@contextmanager
+def scratch(git: Git) -> Iterator[Git]:
+    """git with an index of its own, which is gone at the end."""
+    with TemporaryDirectory() as directory:
+        yield git.with_environment(GIT_INDEX_FILE=os.path.join(directory, "index"))
+
+
+def place(repository: Repository, tree: str, conflicts: Sequence[Unmerged], merged: Sequence[Merged]) -> int:
+    """Bring index and worktree to the tree, models written out of band, and conflicts into the index.
+
+    Raises ``ThetaError`` if git refuses, as it does to overwrite what is not committed.
+    """
+    git = repository.git
+    before = {model.path: model.oid for model in repository.models()}
+    stubs = git.with_environment(GIT_THETA_SKIP_SMUDGE="1")
+    done = stubs.run(*STUBS, "read-tree", "-m", "-u", "HEAD", tree, check=False)
+    if done.returncode:
+        raise ThetaError(done.stderr.decode(errors="replace").strip().removeprefix("error: "))
+    models = [model for model in repository.models() if model.text is not None and before.get(model.path) != model.oid]
+    if not skips_smudge(repository):
+        _write(repository, models, merged)
+    if conflicts:
+        paths = dict.fromkeys(stage.path for stage in conflicts)
+        rows = [f"0 {_NO_OID}\t{path}" for path in paths]
+        rows += [f"{stage.mode} {stage.oid} {stage.stage}\t{stage.path}" for stage in conflicts]
+        git.run("update-index", "-z", "--index-info", stdin=os.fsencode("\0".join(rows) + "\0"))
+        for path in paths:
+            driver.say(f"CONFLICT: {path}")
+        return 1
+    return 0
+
+
+def _write(repository: Repository, models: Sequence[ModelFile], merged: Sequence[Merged]) -> None:
+    old = {item.path: version for item in merged if (version := item.version())}
+    for outcome in materialise(repository, models, Means(old)):
+        if outcome.problem:
+            driver.say(f"theta: {outcome.path}: {outcome.problem}; left as a stub: 'git theta pull' tries again")
+
+
+# -- a pick ------------------------------------------------------------------------------------------------------------
+
+
+def _pick(repository: Repository, call: Call) -> int:
+    """Apply the change from the base to the remote: git's three-way merge, with our driver for models."""
+    git = repository.git
+    if len(call.remotes) != 1 or len(call.bases) > 1:
+        raise ThetaError("several commits cannot be picked at once")
+    parent = git.text("commit-tree", f"{call.bases[0]}^{{tree}}", "-m", "base") if call.bases else None
+    since = ["-p", parent] if parent else []
+    ours, theirs = (
+        git.text("commit-tree", f"{name}^{{tree}}", *since, "-m", "side") for name in (call.head, *call.remotes)
+    )
+    tree, conflicts = merge_trees(git, ours, theirs, command("pick"))
+    return place(repository, tree, conflicts, [])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
