@@ -16,7 +16,7 @@ from tempfile import TemporaryDirectory
 
 from .care.versions import located
 from .catalogue import Catalogue, NoCatalogue, open_catalogue
-from .errors import ManifestError, ThetaError
+from .errors import FormatError, ManifestError, ThetaError
 from .filters.clean import clean
 from .filters.identify import Surroundings
 from .git import Git
@@ -29,6 +29,7 @@ from .states import safetensors
 
 _TRIES = 100  # times that a branch may move between two looks at it; each takes some 20 ms
 _TRAILER = re.compile(r"[A-Za-z0-9][A-Za-z0-9-]*")
+_LINE = re.compile(r"[^\n\0]*")
 # An index that nobody else sees: it is not split, and no hook is told of it.
 _PRIVATE = ("-c", "core.splitIndex=false", "-c", f"core.hooksPath={os.devnull}")
 
@@ -49,8 +50,10 @@ def save(  # noqa: PLR0913 - one for each option
     The branch is that of HEAD unless one is named; a new one begins at HEAD. ``path`` is relative to ``repository``.
     With ``track`` the commit adds the line to ``.gitattributes`` that the file may need. If the branch moves meanwhile,
     the commit goes on top. Raises ``ThetaError`` for a branch that is checked out, a path that is not tracked, and a
-    tensor that safetensors does not store.
+    tensor that safetensors does not store, ``OSError`` if the disk is full.
     """
+    if "\0" in path + message + (branch or "") or os.path.basename(path).startswith(".git"):
+        raise ThetaError(f"no model can be {path!r} in {branch!r}: names have no NUL, and .git* is git's own")
     found = Repository(repository)
     target = _Target(found, _reference(found.git, branch), located(found, path), track)
     text = _message(found.git, message, trailers or {})
@@ -116,10 +119,10 @@ def _message(git: Git, message: str, trailers: Mapping[str, object]) -> bytes:
         raise ThetaError("a commit needs a message")
     words = []
     for name, value in trailers.items():
-        if not _TRAILER.fullmatch(name) or "\n" in str(value):
+        if not _TRAILER.fullmatch(name) or not _LINE.fullmatch(str(value)):
             raise ThetaError(f"not a trailer: {name!r}, which takes letters, digits and hyphens, and one line of text")
         words.append(f"--trailer={name}: {value}")
-    text = (message.strip("\n") + "\n").encode()
+    text = (message.strip("\n") + "\n").encode(errors="backslashreplace")
     if not words:
         return text
     options = ("--no-divider", "--where=end", "--if-exists=add", "--if-missing=add")
@@ -185,7 +188,10 @@ class _Draft:
         """Store what is new, and return git's name of the manifest. Raises ``OSError`` if the store is full."""
         repository = self.target.repository
         surroundings = Surroundings(lambda _: self._before(), self._before, self._mode)
-        return self._write(clean(source, repository.store, catalogue, surroundings).dumps())
+        try:
+            return self._write(clean(source, repository.store, catalogue, surroundings).dumps())
+        except FormatError:
+            raise ThetaError("the tensors changed while they were saved: save copies of them") from None
 
     def _before(self) -> Manifest | None:
         """The version that the commit is based on."""

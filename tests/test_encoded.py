@@ -82,6 +82,29 @@ def tame(seed: str, size: int, width: int) -> bytes:
     return (rest | (exponents + TYPES[width].type(111)) << TYPES[width].type(place)).tobytes()
 
 
+def merging(strategy: str, dtype: str, options: dict[str, Any], measures: dict[str, list[str]]) -> dict[str, Any]:
+    """The parameters of a merge of three tips and a base."""
+    keys = [bits(name, 16).hex() for name in ("key one", "key two", "key three")]
+    weights = [(0.5).hex(), (1 / 3).hex(), (1.25).hex()]
+    told = {"dtype": dtype, "has_base": True, "keys": keys, "weights": weights, "version": 1}
+    return {**told, "strategy": strategy, "options": options, "measures": measures}
+
+
+def family(width: int) -> list[bytes]:
+    """Three tips and the base that they come from, all of about the size of weights."""
+    return [tame(name, 10_000, width) for name in ("tip one", "tip two", "tip three", "base")]
+
+
+def wild(width: int) -> list[bytes]:
+    """The same, with NaN, infinities and subnormals in one tip and the base."""
+    return [bits("tip one", 10_000), *family(width)[1:3], bits("base", 10_000)]
+
+
+def hexed(*values: float) -> list[str]:
+    return [value.hex() for value in values]
+
+
+LAMBDA = {"lambda": (0.75).hex()}
 RECIPES: dict[str, tuple[str, int, dict[str, Any], int | None, list[bytes]]] = {
     "dense": ("dense", 4, {}, None, []),
     "delta": ("delta", 4, {}, None, [bits("base", 10_000)]),
@@ -115,6 +138,131 @@ RECIPES: dict[str, tuple[str, int, dict[str, Any], int | None, list[bytes]]] = {
         None,
         [bits("one", 10_000), bits("two", 10_000), tame("three", 10_000, 4)],
     ),
+    "linear-divided": (
+        "linear",
+        2,
+        {"divisor": (3.0).hex(), "dtype": "BF16", "weights": hexed(1.0, 0.7, -1 / 3)},
+        None,
+        [bits("one", 10_000), bits("two", 10_000), tame("three", 10_000, 2)],
+    ),
+    "delta-sparse": ("delta", 4, {}, None, [bits("base", 10_000)]),
+    "merge-ties": (
+        "merge",
+        4,
+        merging(
+            "ties",
+            "F32",
+            {"density": hexed(0.2), "elect": "sum", "normalize": True, "scope": "tensor", **LAMBDA},
+            {"thresholds": hexed(0.1, 0.05, 0.2)},
+        ),
+        None,
+        wild(4),
+    ),
+    "merge-ties-votes": (
+        "merge",
+        2,
+        merging(
+            "ties",
+            "BF16",
+            {"density": hexed(0.2, 0.3, 1.0), "elect": "frequency", "normalize": False, "scope": "model", **LAMBDA},
+            {"thresholds": hexed(0.1, 0.05, 0.0)},
+        ),
+        None,
+        family(2),
+    ),
+    "merge-dare-linear": (
+        "merge",
+        4,
+        merging(
+            "dare_linear",
+            "F32",
+            {"density": hexed(0.5, 0.9, 1.0), "normalize": True, "rescale": "l1", "seed": 0, **LAMBDA},
+            {"divisor": hexed(2.0833333333333335), "factors": hexed(1.9, 1.1, 1.0)},
+        ),
+        None,
+        family(4),
+    ),
+    "merge-dare-ties": (
+        "merge",
+        2,
+        merging(
+            "dare_ties",
+            "BF16",
+            {"density": hexed(0.5), "normalize": False, "rescale": "expectation", "seed": -7, **LAMBDA},
+            {"divisor": hexed(1.0), "factors": hexed(2.0, 2.0, 2.0)},
+        ),
+        None,
+        wild(2),
+    ),
+    "merge-breadcrumbs": (
+        "merge",
+        4,
+        merging(
+            "breadcrumbs",
+            "F32",
+            {"density": hexed(0.9), "gamma": hexed(0.01), "normalize": False, **LAMBDA},
+            {"divisor": hexed(1.0), "high": hexed(0.5, 0.6, 0.7), "low": hexed(0.01, 0.0, 0.02)},
+        ),
+        None,
+        family(4),
+    ),
+    "merge-breadcrumbs-ties": (
+        "merge",
+        2,
+        merging(
+            "breadcrumbs_ties",
+            "F16",
+            {"density": hexed(0.9), "gamma": hexed(0.01), "normalize": True, **LAMBDA},
+            {"divisor": hexed(1.0), "high": hexed(1e3, 1e4, float("inf")), "low": hexed(1e-3, 0.0, 0.02)},
+        ),
+        None,
+        [bits(name, 10_000) for name in ("tip one", "tip two", "tip three", "base")],
+    ),
+    "merge-sce": (
+        "merge",
+        4,
+        merging(
+            "sce",
+            "F32",
+            {"select_topk": (0.5).hex()},
+            {"coefficients": hexed(0.25, 0.5, 0.25), "least": hexed(0.02)},
+        ),
+        None,
+        wild(4),
+    ),
+    "merge-consensus": (
+        "merge",
+        2,
+        merging("consensus", "BF16", {"alpha": (0.5).hex(), "k": 2, "tall_lambda": (0.6).hex()}, {}),
+        None,
+        family(2),
+    ),
+    "merge-emr": ("merge", 4, merging("emr", "F32", {}, {}), None, family(4)),
+    "merge-ram": ("merge", 2, merging("ram", "BF16", {"epsilon": (0.01).hex()}, {}), None, family(2)),
+    "merge-ram-plus": (
+        "merge",
+        4,
+        merging(
+            "ram_plus",
+            "F32",
+            {"alpha": (0.2).hex(), "epsilon": (0.3).hex(), "r": (0.1).hex()},
+            {"scales": hexed(1.02, 1.0, 1.01)},
+        ),
+        None,
+        wild(4),
+    ),
+    "merge-nearswap": (
+        "merge",
+        2,
+        {
+            **merging("nearswap", "BF16", {"t": (0.01).hex()}, {}),
+            "has_base": False,
+            "keys": ["00" * 16] * 2,
+            "weights": hexed(1.0, 1.0),
+        },
+        None,
+        family(2)[:2],
+    ),
 }
 SHA256 = {
     "dense": "cf5a04ffb65aa6ebf97a4c4eb5a26d20be93f15caae8111cbf3040960d57d459",
@@ -125,6 +273,20 @@ SHA256 = {
     "low-rank-transposed": "d56348a2df9f4471d19a42b198256f01d4c58e8afb12993b8d60a1388bc946c8",
     "ia3": "25f8c47bc310563d7503f5d67b1f2044e1ab5a4aca34f387ae8a298ab2e0db75",
     "linear": "15787e4614e423b2c42e503843ab640fdb9492d8e83153bed5de2efeda8fdee3",
+    "linear-divided": "7f72446f1a4d36d6be37407fb1fbe8f527c3d1dfb26fb7109b5bd54538c38604",
+    "delta-sparse": "c1d75b176c2a5a49f1204786834a3998702efec8d606951c0d73628017fe37bd",
+    "merge-ties": "65ce4396b2694c15861f82a0985b779e615a4e8f5b4c5138b3018dd5acc13cc2",
+    "merge-ties-votes": "f8ef0f384eeb0e49f6680c37f3d298660b26ba1daf6a5a48605d21b57604c23c",
+    "merge-dare-linear": "94b6aa3ef4742ece6b9915020847d35c4ff0e5e7b9d82ea71e28b886673fb234",
+    "merge-dare-ties": "846e76274b93b0ab0d7cf77b3457663a08ab05e0bdd90768ba7ffa17d1e10f4a",
+    "merge-breadcrumbs": "d1263ac02e8e0ad8574d018c986fb44c52134fb25ab73a0692d2ced839a16537",
+    "merge-breadcrumbs-ties": "089d794d469d2dab4bd0cb8036b443e81dbfd83c9a6ca75f9d775e637c36a478",
+    "merge-sce": "b4d278d5c2953ecd2d1a671abd40eb281f185211a12cc314e35e1e206661e798",
+    "merge-consensus": "b20e42e1d78fc4de4730ed32456c20da0ced4c9e94dc1ed838f37725fcaf4905",
+    "merge-emr": "554ef567079433ed4caa19df5dcf010565b3f98d66c8623083204b602018dca1",
+    "merge-ram": "f5d5d0bd73125a5758fa9f1e5ada82b38c08643b8736620c104e65621a4f3122",
+    "merge-ram-plus": "2088dfe49e86205b08dfd361ea7064b8f6e0e5362bdc27812a40db85cbff4242",
+    "merge-nearswap": "bc22ce032669cdc6cf412a6fdb580e43713c243e8a42eb55a726db282ac4f1e3",
 }
 
 
@@ -134,6 +296,8 @@ def recipe(name: str) -> tuple[Header, bytes, list[bytes]]:
     header = Header(kind, width, 10_000, parameters, group, SMALL)
     sources = [BytesSource(base) for base in bases]
     noise = np.frombuffer(bits("noise", 10_000), TYPES[width]) & TYPES[width].type(3)
+    if name == "delta-sparse":
+        noise = np.where(np.frombuffer(bits("where", len(noise)), np.uint8) < 16, noise, TYPES[width].type(0))
     predictions = [load(kind).predict(span, sources, parameters) for span in header.spans()]
     if predictions[0] is None:
         return header, tame("tensor", 10_000, width), bases
@@ -152,6 +316,12 @@ def test_a_golden_tensor_is_still_predicted(name: str) -> None:
     """Were a prediction off by a bit on some machine, this one would be first to know."""
     _, tensor, _ = recipe(name)
     assert sha256(tensor).hexdigest() == SHA256[name]
+
+
+def test_the_golden_sparse_planes_are_sparse() -> None:
+    data = (GOLDEN / "object-delta-sparse.bin").read_bytes()
+    start = data.index(b"\n", len(MAGIC)) + 1
+    assert [word >> 30 for word in struct.unpack_from("<4I", data, start)] == [3, 2, 2, 2]
 
 
 # -- decode(encode(x, bases), bases) == x ----------------------------------------------------------------------------

@@ -34,10 +34,12 @@ ROWS: list[tuple[str, str]] = [
         "filters.session filters.launcher repository status api summary adapters.adding"
         " saving setup.* care.* remotes.* checkout.* migration.* zarr.* merging.*",
     ),
-    ("command line", "cli cli.*"),
+    ("workflow", "btm.*"),
+    ("command line", "cli cli.* btm.cli btm.cli.*"),
 ]
 # Packages that hold nothing but a docstring; the first one the version too, and public names that are loaded on demand.
 FREE = {"", "filters", "readers", "adapters", "setup", "care", "remotes", "checkout", "migration", "zarr", "maths", "merging"}
+FREE |= {"btm", "btm.data", "btm.training", "btm.launching", "btm.evaluating", "btm.ensembling"}
 PLUGINS = ("formats", "updates", "merges")
 FORBIDDEN_MODULES = {
     "pickle",
@@ -100,7 +102,7 @@ def inner(name: str) -> set[str]:
 
 
 def row(name: str) -> int:
-    for number, (_, patterns) in enumerate(ROWS):
+    for number, (_, patterns) in reversed(list(enumerate(ROWS))):  # a part of a package may stand below the rest
         for pattern in patterns.split():
             folder = pattern.removesuffix(".*")
             if name == pattern or (pattern.endswith(".*") and name.startswith(f"{folder}.")):

@@ -24,6 +24,7 @@ from git_theta_btm.errors import MissingObject, ThetaError
 from git_theta_btm.git import Git
 from git_theta_btm.remotes.hooks import CONFIGURED
 from git_theta_btm.repository import Repository
+from git_theta_btm.setup.install import install
 from git_theta_btm.states import safetensors as source_of
 
 NAME = "dir/my model.safetensors"
@@ -99,6 +100,17 @@ def test_the_same_again_is_a_commit_with_nothing_in_it(repo: Repo) -> None:
     assert repo.git("diff", one, two) == "" and repo.objects() == objects
 
 
+def test_a_push_brings_the_objects_along(repo: Repo, home: Path, tmp_path: Path) -> None:
+    install(Git(str(home)), "global")
+    repo.git("init", "--quiet", "--bare", str(tmp_path / "origin.git"))
+    url = f"file://{tmp_path}/origin.git"
+    save(repo, state(), NAME, "one")
+    repo.git("push", "--quiet", url, "run")
+    repo.git("clone", "--quiet", "--branch", "run", url, str(tmp_path / "clone"))
+    data = source_of(state())
+    assert (tmp_path / "clone" / NAME).read_bytes() == data.read(0, data.size)
+
+
 # -- words -----------------------------------------------------------------------------------------------------------
 
 
@@ -126,6 +138,10 @@ def test_message_and_trailers(repo: Repo) -> None:
         ({"path": "../x.safetensors"}, "outside repository"),
         ({"path": ".git/x.safetensors"}, "Invalid path|invalid path"),
         ({"path": ".gitattributes/x.safetensors"}, "file and as a directory"),
+        ({"path": ".gitattributes", "track": True}, "git's own"),
+        ({"path": "a\0.safetensors"}, "have no NUL"),
+        ({"branch": "a\0"}, "have no NUL"),
+        ({"trailers": {"Step": "\0"}}, "not a trailer"),
         ({"state": {"w": [1]}}, "'w' is neither"),
     ],
 )

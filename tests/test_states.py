@@ -54,7 +54,7 @@ def test_numpy_has_the_same_file() -> None:
         "big": np.arange(3, dtype=">i4"),
         "half": np.ones((3, 3), ml_dtypes.bfloat16),
         "eight": np.ones(5, ml_dtypes.float8_e4m3fn),
-        "flag": np.array([True])[0],
+        "flag": np.array([True]),
         "none": np.zeros((0, 4), "c8"),
     }
     assert whole(source_of(state)) == safetensors.numpy.save(state)

@@ -44,25 +44,29 @@ COMMANDS = {
     "migrate": "migrate",
     "prune": "prune",
     "fsck": "fsck",
+    "dedup": "dedup",
     "doctor": "doctor",
     "env": "env",
     "completion": "completion",
     "help": "help",
 }
-COMPLETE = "_GIT_THETA_COMPLETE"  # the variable by which a shell asks for completions
+COMPLETE = "_GIT_THETA_COMPLETE"
 NAME = "git theta"
 
 
 class Commands(click.Group):
-    """The commands, each imported when it is asked for."""
+    """Commands of a package's modules, each imported when it is asked for."""
+
+    modules = COMMANDS
+    package = __name__
 
     def list_commands(self, ctx: click.Context) -> list[str]:
-        return list(COMMANDS)
+        return list(self.modules)
 
     def get_command(self, ctx: click.Context, cmd_name: str) -> click.Command | None:
-        if cmd_name not in COMMANDS:
+        if cmd_name not in self.modules:
             return None
-        module = import_module(f".{COMMANDS[cmd_name]}", __name__)
+        module = import_module(f".{self.modules[cmd_name]}", self.package)
         command: click.Command = getattr(module, cmd_name.replace("-", "_"))
         return command
 
@@ -92,13 +96,20 @@ def main() -> None:
 
 
 def run(arguments: list[str]) -> int:
-    """Run a command; returns the exit code."""
+    """Run a command of ``git theta``; returns the exit code."""
+    return execute(theta, NAME, arguments)
+
+
+def execute(group: click.Group, name: str, arguments: list[str]) -> int:
+    """Run a command of a group that is called ``name``; returns the exit code. Errors become one line."""
+    program = name.replace(" ", "-")
+    complete = f"_{program.replace('-', '_').upper()}_COMPLETE"  # the variable by which a shell asks for completions
     try:
-        if COMPLETE in os.environ:
-            theta.main(arguments, prog_name="git-theta", complete_var=COMPLETE)
+        if complete in os.environ:
+            group.main(arguments, prog_name=program, complete_var=complete)
         # Not by main(), which has its own idea of exit codes, even for a reader that has gone away.
-        with theta.make_context(NAME, arguments) as context:
-            result = theta.invoke(context)
+        with group.make_context(name, arguments) as context:
+            result = group.invoke(context)
         sys.stdout.flush()
         return result if isinstance(result, int) else 0
     except click.exceptions.Exit as end:
@@ -109,7 +120,7 @@ def run(arguments: list[str]) -> int:
     except (KeyboardInterrupt, click.Abort):
         return 128 + signal.SIGINT
     except click.UsageError as error:
-        usage = error.ctx.get_usage() if error.ctx else f"Usage: {NAME} COMMAND"
+        usage = error.ctx.get_usage() if error.ctx else f"Usage: {name} COMMAND"
         return _fail(error.format_message(), 129, "u" + " ".join(usage.split())[1:])
     except (ThetaError, OSError, click.ClickException) as error:
         if is_set("GIT_TRACE_THETA"):

@@ -62,7 +62,13 @@ def _remote(name: str, revisions: tuple[str, ...], *, as_json: bool) -> int:
     parameters = [(need, need.owner.removeprefix("parameter ")) for need in report.missing]
     problems = [Problem(need.path, parameter, need.blob.digest, words) for need, parameter in parameters]
     if as_json:
-        dump(remote=report.remote, objects=report.objects, problems=problems, broken=report.broken)
+        dump(
+            remote=report.remote,
+            objects=report.objects,
+            problems=problems,
+            broken=report.broken,
+            unknown=report.unknown,
+        )
         return int(bool(problems or report.broken))
     for item in problems:
         data(f"{shown(item.where)}: {item.parameter}: {item.object}: {printable(item.problem)}")

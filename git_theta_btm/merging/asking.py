@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
 from ..manifest import Manifest
 from .choosing import Chosen, aligned, part, statistics
@@ -11,19 +12,34 @@ from .heads import Head, Trees
 from .recipe import Recipe
 
 
+@dataclass(frozen=True, slots=True)
+class Setting:
+    """The experts of a merge, the common ancestor that git found, the base of task vectors, and how they are merged:
+    the recipe has one weight for each expert."""
+
+    experts: Sequence[Head]
+    ancestor: str | None
+    base: str | None
+    recipe: Recipe
+
+
 def ask(trees: Trees, path: str, known: Iterable[str], chosen: Chosen) -> Question:
     """The merge of a file that more than one head has changed; ``known`` are blobs that it may be under another name.
 
     Raises ``UsageError`` for a recipe that makes no sense, and ``ManifestError`` for a broken manifest.
     """
     assert chosen.merge
-    experts = chosen.merge.experts
-    sides = trees.sides(experts, chosen.merge.base, path, known)
-    oid = trees.find(chosen.base, path) if chosen.base else None
+    setting = Setting(chosen.merge.experts, chosen.merge.base, chosen.base, chosen.whole(path))
+    return of_sides(trees, path, setting, list(known))
+
+
+def of_sides(trees: Trees, path: str, setting: Setting, known: Sequence[str]) -> Question:
+    """The same from what was settled before."""
+    sides = trees.sides(setting.experts, setting.ancestor, path, known)
+    oid = trees.before(setting.base, setting.experts, path, known)
     base = trees.manifest(oid) if oid else None
-    heads = [side.head for side in sides]
-    recipe = part(chosen.whole(path), [experts.index(head) for head in heads])
-    ancestor = Head(chosen.base, "the base") if base and chosen.base else None
+    recipe = part(setting.recipe, [setting.experts.index(side.head) for side in sides])
+    ancestor = Head(setting.base, "the base") if base and setting.base else None
     return question(trees, path, (recipe, base, ancestor), [(side.head, side.manifest) for side in sides])
 
 

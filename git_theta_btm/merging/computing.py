@@ -8,6 +8,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from math import prod
 from threading import Lock
 from typing import Any
 
@@ -176,7 +177,9 @@ class Computation:
     @property
     def sides(self) -> Sides:
         """What the strategy looks at."""
-        shape = self.tensor.shape
+        shape, count = self.tensor.shape, self._sources[0].size // self._width
+        if not self.strategy.whole and prod(shape) != count:  # two numbers in a complex one, or gaps between elements
+            shape = (count,)
         return Sides(self.step.name, shape, self.choice.weights, self._pass, self.has_base)
 
     def measure(self, model: Measures) -> None:

@@ -30,6 +30,14 @@ class Side:
 
 
 @dataclass(frozen=True, slots=True)
+class Place:
+    """Where a commit has a blob."""
+
+    path: str
+    oid: str
+
+
+@dataclass(frozen=True, slots=True)
 class Trees:
     """The model files of several commits, read through one process."""
 
@@ -47,16 +55,25 @@ class Trees:
         meta = rows[0].partition("\t")[0].split() if rows else []
         return meta[2] if len(meta) == 3 and meta[1] == "blob" else None
 
-    def find(self, commit: str, path: str, known: Iterable[str] = ()) -> str | None:
+    def find(self, commit: str, path: str, known: Iterable[str] = ()) -> Place | None:
         """The blob that a commit has at ``path``, or where else one of the ``known`` blobs stands in it."""
         if oid := self.entry(commit, path):
-            return oid
+            return Place(path, oid)
         wanted = set(known)
         if not wanted:
             return None
-        rows = self.git.fields("ls-tree", "-r", "-z", "--full-tree", commit)
-        found = (row.partition("\t")[0].split()[2] for row in rows)
-        return next((oid for oid in found if oid in wanted), None)
+        rows = (row.partition("\t") for row in self.git.fields("ls-tree", "-r", "-z", "--full-tree", commit))
+        found = (Place(name, meta.split()[2]) for meta, _, name in rows)
+        return next((place for place in found if place.oid in wanted), None)
+
+    def before(self, base: str | None, heads: Iterable[Head], path: str, known: Iterable[str] = ()) -> str | None:
+        """The blob that the file was at ``base``: at ``path``, or where a head still has one of the ``known`` blobs."""
+        if base is None or (oid := self.entry(base, path)):
+            return oid if base else None
+        wanted = list(known)
+        places = (self.find(head.commit, path, wanted) for head in heads)
+        names = dict.fromkeys(place.path for place in places if place and place.path != path)
+        return next((oid for name in names if (oid := self.entry(base, name))), None)
 
     def models(self, commit: str) -> dict[str, str]:
         """All model files of a commit: path and blob."""
@@ -74,12 +91,12 @@ class Trees:
         If all left it so, or there is no base, all are there. Raises ``ManifestError`` for a broken manifest.
         """
         wanted = list(known)
-        found = [(head, self.find(head.commit, path, wanted)) for head in heads]
-        before = self.find(base, path) if base else None
+        before = self.before(base, heads, path, wanted)
         sides = []
-        for head, oid in found:
-            if oid and (manifest := self.manifest(oid)):
-                sides.append(Side(head, oid, manifest))
+        for head in heads:
+            place = self.find(head.commit, path, wanted)
+            if place and (manifest := self.manifest(place.oid)):
+                sides.append(Side(head, place.oid, manifest))
         changed = [side for side in sides if side.oid != before]
         return changed or sides
 

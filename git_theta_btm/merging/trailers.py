@@ -7,9 +7,10 @@
     Theta-Base: 07f4c1...
     Theta-Version: 1
 
-Options are spelled out, also those that were not given. Numbers are the shortest text that is the same float. Words are
-quoted as for a shell; one that no terminal should print is ``json:`` and a JSON string. What a tip counts for where no
-weights are given, because it holds several experts, is its mass, which is 1 unless it says so.
+Options are spelled out, also those that were not given; ``statistics=`` and ``tokenizer=`` are paths in the experts'
+trees, and stand there only if the merge read such files. Numbers are the shortest text that is the same float. Words
+are quoted as for a shell; one that no terminal should print is ``json:`` and a JSON string. What a tip counts for where
+no weights are given, because it holds several experts, is its mass, which is 1 unless it says so.
 """
 
 from __future__ import annotations
@@ -33,6 +34,7 @@ VERSION = 1
 _OURS = ("Merge", "Rule", "Exclude", "Expert", "Base", "Version")
 _LINE = re.compile(rf"Theta-({'|'.join(_OURS)})[ \t]*:(.*)")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_FILES = ("statistics", "tokenizer")  # paths in the trees of the experts
 _JSON = "json:"
 
 
@@ -122,8 +124,8 @@ def dumps(merge: Record) -> list[str]:
     recipe = merge.recipe
     if len(recipe.weights) != len(merge.experts):
         raise UsageError(f"{len(recipe.weights)} weights for {len(merge.experts)} models")
-    words = [f"missing={recipe.missing}", f"vocabulary={recipe.vocabulary}"]
-    lines = [("Merge", [recipe.strategy, *_assignments(recipe.options), *words])]
+    words = {name: getattr(recipe, name) for name in ("missing", "vocabulary", *_FILES) if getattr(recipe, name)}
+    lines = [("Merge", [recipe.strategy, *_assignments(recipe.options), *_assignments(words)])]
     lines += [("Rule", _rule_words(rule)) for rule in recipe.rules]
     if recipe.exclude != EXCLUDED:  # those of version 1
         lines.append(("Exclude", list(recipe.exclude) or [""]))
@@ -196,7 +198,9 @@ class _Reader:
         if (self._only("Version") or [""])[0] != str(VERSION):
             raise ThetaError("the commit's message records a merge of another version: update git-theta")
         strategy, *words = self._only("Merge") or [""]
-        options = self._options("Merge", words)
+        split = [word.partition("=") for word in words]
+        files = {name: value for name, _, value in split if name in _FILES}
+        options = self._options("Merge", ["".join(parts) for parts in split if parts[0] not in _FILES])
         experts = [self._expert(words) for words in self._lines["Expert"]]
         exclude = self._only("Exclude")
         base = self._only("Base")
@@ -208,6 +212,7 @@ class _Reader:
             weights=tuple(weight for _, weight in experts),
             rules=tuple(self._rule(words) for words in self._lines["Rule"]),
             exclude=EXCLUDED if exclude is None else tuple(glob for glob in exclude if glob),
+            **files,
         )
         found = tuple(expert for expert, _ in experts)
         return Record(recipe, found, self._commit("Base", base) if base else None)

@@ -42,10 +42,11 @@ def check(port: Port, name: str = "", revisions: Sequence[str] = ()) -> Report:
         raise ThetaError(f"{chosen} is reached through a transfer agent, which does not tell what is there")
     refs = {} if revisions else advertised(port.git, remote.url)
     tips = list(revisions) or known(port.git, refs.values())
+    here = set(tips)
     found = scan(port.git, tips)
     lacking = lfs.lacking(found.blobs)
     missing = sorted((need for need in found.needs.values() if need.blob.digest in lacking), key=str)
     unknown = [
-        ref for ref, oid in refs.items() if ref.startswith(_TOLD) and not ref.endswith("^{}") and oid not in tips
+        ref for ref, oid in refs.items() if ref.startswith(_TOLD) and not ref.endswith("^{}") and oid not in here
     ]
     return Report(chosen, len(found.needs), tuple(missing), found.broken, tuple(unknown))

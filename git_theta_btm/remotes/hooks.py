@@ -19,7 +19,6 @@ from ..git import Git
 from ..source import write_all
 
 
-
 @dataclass(frozen=True, slots=True)
 class Hook:
     """A hook by git's name for it, and the section of the configuration where git has hooks there."""

@@ -10,7 +10,7 @@ import pytest
 from git_theta_btm.errors import UsageError
 from git_theta_btm.merges.ties import Ties
 from git_theta_btm.merging.drafts import Draft, DraftRule, Prior, check_globs, layered, resolve
-from git_theta_btm.merging.recipe import EXCLUDED, Gradient, Recipe, Rule
+from git_theta_btm.merging.recipe import EXCLUDED, Gradient, Recipe, Rule, Scalar
 
 NAMES = ("legal", "medical", "code")
 
@@ -53,7 +53,7 @@ def test_an_empty_exclusion_takes_back_all_before_it() -> None:
 
 
 def test_weights_by_name_are_put_in_the_experts_order() -> None:
-    weights = {"code": 0.1, "legal": Gradient((0.2, 0.6)), "medical": 0.5}
+    weights: dict[str, Scalar] = {"code": 0.1, "legal": Gradient((0.2, 0.6)), "medical": 0.5}
     rules = (DraftRule(Rule(("*",)), {"legal": 1.0, "medical": 2.0, "code": 3.0}),)
     recipe = resolve(Draft(weights=weights, rules=rules), NAMES)
     assert recipe.weights == (Gradient((0.2, 0.6)), 0.5, 0.1)

@@ -1,0 +1,1 @@
+"""Branch-Train-Merge as a Git workflow: seed, branch, train, evaluate, ensemble, merge."""

@@ -1,0 +1,60 @@
+"""``git btm init``."""
+
+from __future__ import annotations
+
+import os
+
+import click
+
+from ...cli.console import say
+from ...errors import UsageError
+from ...repository import Repository
+from ...setup.attributes import track
+from ..places import PATTERNS, SETTINGS
+from ..settings import literal, load, write
+
+
+@click.command()
+@click.option("--model", default="tiny-gpt2", metavar="PRESET|FOLDER", help="What the seed is: a preset or a folder.")
+@click.option("--tokenizer", default="bytes", metavar="bytes|FOLDER", help="What cuts text into tokens.")
+@click.option("--block", default=128, help="Tokens in a block.")
+@click.option("--steps", default=600, help="Updates in all: the seed's and an expert's own.")
+@click.option("--seed-share", default=0.5, help="The seed's share of them.")
+@click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any other setting, as training.batch=64.")
+def init(model: str, tokenizer: str, block: int, steps: int, seed_share: float, pairs: tuple[str, ...]) -> None:
+    """Make btm.toml, and have git theta track models, optimizer state and text.
+
+    What is there already stays; options that are given change it.
+
+    \b
+    Example:
+      git btm init --model tiny-gpt2 --steps 200 --set training.batch=16
+    """
+    repository = Repository()
+    root = repository.worktree()
+    context = click.get_current_context()
+    given = {
+        name for name in context.params if context.get_parameter_source(name) is not click.core.ParameterSource.DEFAULT
+    }
+    fresh = not os.path.exists(os.path.join(root, SETTINGS))
+    changes: dict[str, object] = {"model": model} if fresh or "model" in given else {}
+    sections: dict[str, dict[str, object]] = {"text": {}, "training": {}, "launch": {}}
+    for name, section, value in (
+        ("tokenizer", "text", tokenizer),
+        ("block", "text", block),
+        ("steps", "training", steps),
+        ("seed_share", "training", seed_share),
+    ):
+        if fresh or name in given:
+            sections[section][name] = value
+    for pair in pairs:
+        key, sign, value = pair.partition("=")
+        section, _, name = key.rpartition(".")
+        if not sign or section not in sections:
+            raise UsageError(f"{pair!r} has to be like training.batch=64")
+        sections[section][name] = literal(value)
+    write(root, {**changes, **{name: values for name, values in sections.items() if values}})
+    load(root)
+    track(Repository(root), PATTERNS)
+    repository.git.run("add", "--", SETTINGS, ".gitattributes")
+    say("now: git commit -m 'Branch-Train-Merge', then git btm data add DOMAIN FILE...")

@@ -1,0 +1,1 @@
+"""Domains of text: added, split, mixed, tokenised, and drawn from."""

@@ -1,0 +1,1 @@
+"""Ensembles: mixtures of experts by their posterior, without merging them."""

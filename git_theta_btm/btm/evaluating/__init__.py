@@ -1,0 +1,1 @@
+"""Evaluation: perplexity of commits on domains, kept in git."""

@@ -1,0 +1,1 @@
+"""Launchers: how the trainings of several experts are run."""

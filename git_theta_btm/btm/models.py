@@ -1,0 +1,142 @@
+"""Models: made from a preset, or read from a commit without a checkout."""
+
+from __future__ import annotations
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from tempfile import TemporaryDirectory
+from typing import TYPE_CHECKING, Any
+
+from ..api import Checkpoint
+from ..errors import ThetaError
+from ..manifest import Digest, is_manifest, loads
+from ..repository import Repository
+from .places import MODEL
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel
+
+BYTES = 256 + 2  # every byte, the end of a text, and padding
+# Layers, width, heads. Small enough for a laptop; anything bigger is a folder of Hugging Face's.
+PRESETS = {"tiny-gpt2": (2, 64, 2), "mini-gpt2": (4, 128, 4), "small-gpt2": (6, 256, 8)}
+_CONFIG = "config.json"
+
+
+def create(name: str, vocabulary: int, block: int, seed: int) -> PreTrainedModel:
+    """A model with random weights: a preset's, or that of a folder's ``config.json``. Raises ``ThetaError``."""
+    import torch
+    from transformers import AutoConfig, AutoModelForCausalLM, GPT2Config
+
+    torch.manual_seed(seed)
+    if name in PRESETS:
+        layers, width, heads = PRESETS[name]
+        config: Any = GPT2Config(
+            vocab_size=vocabulary, n_positions=max(block, 1024), n_layer=layers, n_embd=width, n_head=heads,
+            bos_token_id=256, eos_token_id=256, resid_pdrop=0.0, embd_pdrop=0.0, attn_pdrop=0.0,
+        )  # fmt: skip
+    elif os.path.isfile(os.path.join(name, _CONFIG)):
+        config = AutoConfig.from_pretrained(name)
+    else:
+        raise ThetaError(f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a {_CONFIG}")
+    model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
+    return model
+
+
+class ModelAt:
+    """The model of one commit: read parameter by parameter from the store."""
+
+    def __init__(self, repository: Repository, revision: str) -> None:
+        self._repository, self.revision = repository, revision
+        rows = repository.git.fields("ls-tree", "-r", "-z", "--full-tree", revision, "--", f"{MODEL}/", check=False)
+        entries = [row.partition("\t") for row in rows]
+        self._files = {path: meta.split()[2] for meta, _, path in entries if meta.split()[1] == "blob"}
+        if f"{MODEL}/{_CONFIG}" not in self._files:
+            raise ThetaError(f"{revision} has no {MODEL}/{_CONFIG}: it is no model of this workflow")
+
+    @property
+    def digest(self) -> str:
+        """What names these weights on every machine, however they are stored or cut into files, with their config."""
+        parts = sorted(
+            f"{entry.name} {entry.tensor} {entry.digest}" for shard in self._shards for entry in shard.entries
+        )
+        return Digest.of("\n".join([self._config_text, *parts]).encode())
+
+    @property
+    def _config_text(self) -> str:
+        return self._repository.git.blob(self._files[f"{MODEL}/{_CONFIG}"]).decode()
+
+    @property
+    def _shards(self) -> list[Any]:
+        found = []
+        for path, oid in sorted(self._files.items()):
+            if path.endswith(".safetensors"):
+                text = self._repository.git.blob(oid)
+                if not is_manifest(text):
+                    raise ThetaError(f"{path} is not stored parameter by parameter in {self.revision}")
+                found.append(loads(text))
+        if not found:
+            raise ThetaError(f"{self.revision} has no {MODEL}/*.safetensors")
+        return found
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """All parameters, each compared with its digest. Raises ``ObjectError`` for one that is missing or corrupt."""
+        import torch
+
+        found = {}
+        for shard in self._shards:
+            checkpoint = Checkpoint(shard, self._repository.store)
+            for name, entry in checkpoint.entries.items():
+                data = bytearray(checkpoint.raw(name))
+                kind = _TORCH.get(entry.tensor.dtype.name)
+                if kind is None:
+                    raise ThetaError(f"{name} is {entry.tensor.dtype.name}, which no model is run in")
+                dtype = getattr(torch, kind)
+                flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
+                found[name] = flat.reshape(entry.tensor.shape)
+        return found
+
+    def model(self) -> PreTrainedModel:
+        """The model, to be evaluated or trained on. Raises ``ThetaError`` as above."""
+        from transformers import AutoConfig, AutoModelForCausalLM
+
+        with TemporaryDirectory() as directory:
+            with open(os.path.join(directory, _CONFIG), "w", encoding="utf-8") as file:
+                file.write(self._config_text)
+            config = AutoConfig.from_pretrained(directory)
+        options = {"dtype": config.dtype} if getattr(config, "dtype", None) else {}
+        model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
+        missing, unexpected = model.load_state_dict(self.state(), strict=False)
+        tied = set(getattr(model, "_tied_weights_keys", None) or ())
+        if unexpected or set(missing) - tied:
+            wrong = [*unexpected, *sorted(set(missing) - tied)]
+            raise ThetaError(f"{self.revision}: the weights do not fit {_CONFIG}: {wrong[0]}")
+        model.tie_weights()
+        model.eval()  # type: ignore[no-untyped-call]
+        return model
+
+    @contextmanager
+    def tokenizer_files(self) -> Iterator[str]:
+        """A folder with everything beside the weights, for a tokenizer that reads files."""
+        with TemporaryDirectory() as directory:
+            for path, oid in self._files.items():
+                if not path.endswith(".safetensors"):
+                    with open(os.path.join(directory, os.path.basename(path)), "wb") as file:
+                        file.write(self._repository.git.blob(oid))
+            yield directory
+
+
+_TORCH = {
+    "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
+    "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
+}  # fmt: skip
+
+
+def architecture(config: str) -> str:
+    """What ``config.json`` calls the kind of model; empty if it does not."""
+    try:
+        return str(json.loads(config).get("model_type", ""))
+    except (ValueError, AttributeError):
+        return ""
