@@ -24,11 +24,10 @@ def prepare_commit_msg(file: str, source: str, commit: str) -> None:
     """
     git = Repository().git
     lines = pending.take(git)
-    if lines and source in ("merge", "message", "template", ""):
+    if lines and source != "commit":
         with open(file, encoding="utf-8", errors="surrogateescape", newline="") as message:
             text = message.read()
         with open(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as message:
-            message.write(append(text, lines))
-    if source != "commit":  # an amended commit has its trailers already
-        return
-    pending.forget(git)
+            message.write(append(text, lines, git.configured("core.commentChar", "#")))
+    if not pending.merging(git):  # it was committed, or given up
+        pending.forget(git)

@@ -260,8 +260,8 @@ def _parse(name: str, value: object, default: object) -> object:
             return tuple(map(float, parts if isinstance(parts, Iterable) else (parts,)))
         if isinstance(default, bool):
             return value if isinstance(value, bool) else _TRUTHS[str(value).lower()]
-        if isinstance(default, int) and float(str(value)).is_integer():
-            return int(float(str(value)))
+        if isinstance(default, int) and isinstance(value, float) and value.is_integer():
+            return int(value)
         return type(default)(value)  # type: ignore[call-arg]
     except (ValueError, TypeError, KeyError):
         raise UsageError(f"{name} cannot be {str(value)[:40]!r}") from None

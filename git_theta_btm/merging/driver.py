@@ -59,8 +59,10 @@ def _run(call: Call) -> None:
         from .threeway import merge  # half a second that a merge of many heads need not wait for with each of them
 
         text = merge(call.path, (base, ours, theirs), call.mode)
-    with open(call.ours, "wb") as file:
+    temporary = f"{call.ours}.theta"
+    with open(temporary, "xb") as file:
         file.write(text)
+    os.replace(temporary, call.ours)  # git would take half a file of a driver that is killed
 
 
 def _read(name: str) -> bytes:

@@ -20,6 +20,7 @@ from ..remotes.lfs import adopt, media
 from ..remotes.transfer import Port
 from ..repository import Repository, attributes
 from .computing import Device, Models
+from .metering import Meter
 from .producing import Workshop, produce
 from .recipe import Recipe
 from .resolve import Rows, Step, plan
@@ -70,7 +71,7 @@ class Desk:
 
     def __init__(self, repository: Repository, device: Device | None = None, progress: Progress | None = None) -> None:
         self._repository, self._device = repository, device or Device()
-        self._progress = progress or (lambda done, total: None)
+        self._progress = progress or Meter("merging")
         self._stack = ExitStack()
 
     def __enter__(self) -> Desk:

@@ -14,6 +14,7 @@ from ..errors import ThetaError
 from ..git import Git
 from ..manifest import is_manifest
 
+OLDEST_GIT = (2, 38)  # git merge-tree --write-tree
 _MARK = b"\ngathered "
 
 
@@ -29,33 +30,41 @@ class Unmerged:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The tree of all heads, with gathered files in it, and the conflicts in files that are no models."""
+    """The tree of all heads, with gathered files in it, the conflicts of what could not be gathered, and what the driver
+    said about them."""
 
     tree: str
     conflicts: tuple[Unmerged, ...]
+    said: tuple[str, ...] = ()
 
 
 def gather(git: Git, commits: Sequence[str], driver: str) -> Gathered:
     """Merge commits one after the other, with ``driver`` for models. Raises ``ThetaError`` if git cannot."""
-    current, conflicts = commits[0], dict[tuple[str, str], Unmerged]()
+    current, conflicts, said = commits[0], dict[tuple[str, str], Unmerged](), list[str]()
     tree = git.text("rev-parse", f"{current}^{{tree}}")
     for commit in commits[1:]:
-        tree, stages = merge_trees(git, current, commit, driver)
-        for path in {stage.path for stage in stages}:
-            conflicts = {key: value for key, value in conflicts.items() if key[0] != path}
-        conflicts |= {(stage.path, stage.stage): stage for stage in stages}
+        found = merge_trees(git, current, commit, driver)
+        tree, again = found.tree, {stage.path for stage in found.conflicts}
+        conflicts = {key: value for key, value in conflicts.items() if key[0] not in again}
+        conflicts |= {(stage.path, stage.stage): stage for stage in found.conflicts}
+        said += found.said
         current = git.text("commit-tree", tree, "-p", current, "-p", commit, "-m", "merged so far")
-    return Gathered(tree, tuple(conflicts.values()))
+    return Gathered(tree, tuple(conflicts.values()), tuple(said))
 
 
-def merge_trees(git: Git, ours: str, theirs: str, driver: str) -> tuple[str, list[Unmerged]]:
-    """git's own merge of two commits, in memory, with ``driver`` for models; the tree and its conflicts."""
-    options = ("-c", f"merge.theta.driver={driver}", "-c", "merge.theta.recursive=binary")
-    done = git.run(*options, "merge-tree", "--write-tree", "-z", "--no-messages", ours, theirs, check=False)
+def merge_trees(git: Git, ours: str, theirs: str, driver: str) -> Gathered:
+    """git's own merge of two commits, in memory, with ``driver`` for models. Raises ``ThetaError`` if git cannot."""
+    settings = ("-c", f"merge.theta.driver={driver}", "-c", "merge.theta.recursive=binary")
+    options = ("--write-tree", "-z", "--no-messages", "--allow-unrelated-histories")  # git has asked whether they may be
+    done = git.run(*settings, "merge-tree", *options, ours, theirs, check=False)
+    said = done.stderr.decode(errors="replace").splitlines()
     if done.returncode > 1:
-        raise ThetaError(f"git merge-tree failed: {done.stderr.decode(errors='replace').strip()}")
+        if (version := git.version()) < OLDEST_GIT:
+            have, need = (".".join(map(str, numbers)) for numbers in (version, OLDEST_GIT))
+            raise ThetaError(f"git {have} cannot merge in memory, as -s theta does: {need} or newer is needed")
+        raise ThetaError(f"git merge-tree failed: {' '.join(said)}")
     tree, *rows = os.fsdecode(done.stdout).rstrip("\0").split("\0")
-    return tree, [_stage(row) for row in rows if row]
+    return Gathered(tree, tuple(_stage(row) for row in rows if row), tuple(said))
 
 
 def _stage(row: str) -> Unmerged:

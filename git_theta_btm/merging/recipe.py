@@ -98,7 +98,7 @@ class Recipe:
         weights = weights or (1.0,) * count
         if len(weights) != count:
             raise UsageError(f"{len(weights)} weights for {count} models")
-        found = {key: value.at(depth) if isinstance(value, Gradient) else value for key, value in options.items()}
+        found = {key: _at(value, depth) for key, value in options.items()}
         numbers = tuple(weight.at(depth) if isinstance(weight, Gradient) else weight for weight in weights)
         return Choice(strategy, make(strategy, found), numbers)
 
@@ -108,6 +108,13 @@ class Recipe:
         counted = tuple(masses)
         given = self.weights or len(set(counted)) < 2 or not load(self.strategy).shares
         return self if given else replace(self, weights=counted)
+
+
+def _at(value: object, depth: float) -> object:
+    """An option's value at a depth; one with a value for each tip has a gradient in any of them."""
+    if isinstance(value, tuple):
+        return tuple(_at(item, depth) for item in value)
+    return value.at(depth) if isinstance(value, Gradient) else value
 
 
 def depths(names: Iterable[str]) -> dict[str, float]:

@@ -10,10 +10,10 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryDirectory
 
-from ..checkout.switching import STUBS, skips_smudge
+from ..checkout.switching import SKIP, STUBS, skips_smudge
 from ..checkout.worktree import Means, materialise
 from ..errors import ThetaError
 from ..git import Git
@@ -81,6 +81,8 @@ def parse(words: Sequence[str]) -> Call | None:
 def run(repository: Repository, call: Call) -> int:
     """Merge, and leave the result in the index and the worktree."""
     repository.worktree()
+    if repository.git.run("diff-index", "--quiet", "--cached", call.head, "--", check=False).returncode:
+        raise ThetaError("there are staged changes, which would become a part of it: commit or stash them first")
     return _pick(repository, call) if call.picks else _merge(repository, call)
 
 
@@ -94,11 +96,12 @@ def _merge(repository: Repository, call: Call) -> int:
     gathered = gather(repository.git, [merge.ours.commit, *call.remotes], command("gather"))
     with Desk(repository, Device(chosen.device)) as desk:
         merged = merge_all(repository, merge, gathered, (chosen, desk))
-        tree = with_models(repository.git, gathered.tree, merged)
-        code = place(repository, tree, gathered.conflicts, merged)
-    if merged:
-        pending.write(repository.git, chosen.record(merged[0].path), [merge.ours.commit, *call.remotes])
-    return code
+        written = [_written(repository.git, gathered.tree, item) for item in merged]
+        tree = with_models(repository.git, gathered.tree, written)
+        if merged:
+            blobs = [stage.oid for stage in written]
+            pending.write(repository.git, chosen.record(merged[0].path), [merge.ours.commit, *call.remotes], blobs)
+        return place(repository, call.head, replace(gathered, tree=tree), merged)
 
 
 def merge_all(repository: Repository, merge: Merge, gathered: Gathered, means: tuple[Chosen, Desk]) -> list[Merged]:
@@ -126,19 +129,27 @@ def _gathered_files(trees: Trees, before: str, tree: str) -> list[tuple[str, lis
     return found
 
 
-def with_models(git: Git, tree: str, merged: Sequence[Merged]) -> str:
+def _written(git: Git, tree: str, merged: Merged) -> Unmerged:
+    """The row of a merged model in the index; its manifest is in git's store then."""
+    oid = git.run("hash-object", "-w", "--stdin", stdin=merged.manifest.dumps()).stdout.decode().strip()
+    mode = git.fields("ls-tree", "-z", tree, "--", f":(literal){merged.path}")[0].split()[0]
+    return Unmerged(mode, oid, "0", merged.path)
+
+
+def with_models(git: Git, tree: str, models: Sequence[Unmerged]) -> str:
     """The tree with merged models in the place of gathered files."""
-    if not merged:
+    if not models:
         return tree
-    rows = []
-    for item in merged:
-        oid = git.run("hash-object", "-w", "--stdin", stdin=item.manifest.dumps()).stdout.decode().strip()
-        mode = git.fields("ls-tree", "-z", tree, "--", f":(literal){item.path}")[0].split()[0]
-        rows.append(f"{mode} {oid} 0\t{item.path}")
     with scratch(git) as other:
         other.run("read-tree", tree)
-        other.run("update-index", "-z", "--index-info", stdin=os.fsencode("\0".join(rows) + "\0"))
+        stage(other, models)
         return other.text("write-tree")
+
+
+def stage(git: Git, rows: Sequence[Unmerged]) -> None:
+    """Put rows into the index."""
+    lines = (f"{row.mode} {row.oid} {row.stage}\t{row.path}\0" for row in rows)
+    git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
 
 
 @contextmanager
@@ -148,29 +159,27 @@ def scratch(git: Git) -> Iterator[Git]:
         yield git.with_environment(GIT_INDEX_FILE=os.path.join(directory, "index"))
 
 
-def place(repository: Repository, tree: str, conflicts: Sequence[Unmerged], merged: Sequence[Merged]) -> int:
-    """Bring index and worktree to the tree, models written out of band, and conflicts into the index.
+def place(repository: Repository, head: str, result: Gathered, merged: Sequence[Merged]) -> int:
+    """Bring index and worktree from ``head`` to the result, models written out of band, and conflicts into the index.
 
     Raises ``ThetaError`` if git refuses, as it does to overwrite what is not committed.
     """
     git = repository.git
     before = {model.path: model.oid for model in repository.models()}
-    stubs = git.with_environment(GIT_THETA_SKIP_SMUDGE="1")
-    done = stubs.run(*STUBS, "read-tree", "-m", "-u", "HEAD", tree, check=False)
+    stubs = git.with_environment(**{SKIP: "1"})
+    done = stubs.run(*STUBS, "read-tree", "-m", "-u", head, result.tree, check=False)
     if done.returncode:
         raise ThetaError(done.stderr.decode(errors="replace").strip().removeprefix("error: "))
     models = [model for model in repository.models() if model.text is not None and before.get(model.path) != model.oid]
     if not skips_smudge(repository):
         _write(repository, models, merged)
-    if conflicts:
-        paths = dict.fromkeys(stage.path for stage in conflicts)
-        rows = [f"0 {_NO_OID}\t{path}" for path in paths]
-        rows += [f"{stage.mode} {stage.oid} {stage.stage}\t{stage.path}" for stage in conflicts]
-        git.run("update-index", "-z", "--index-info", stdin=os.fsencode("\0".join(rows) + "\0"))
-        for path in paths:
-            driver.say(f"CONFLICT: {path}")
-        return 1
-    return 0
+    if not result.conflicts:
+        return 0
+    paths = dict.fromkeys(row.path for row in result.conflicts)
+    stage(git, [*(Unmerged("0", _NO_OID, "0", path) for path in paths), *result.conflicts])
+    for line in (*result.said, *(f"CONFLICT: {path}" for path in paths)):
+        driver.say(line)
+    return 1
 
 
 def _write(repository: Repository, models: Sequence[ModelFile], merged: Sequence[Merged]) -> None:
@@ -193,8 +202,7 @@ def _pick(repository: Repository, call: Call) -> int:
     ours, theirs = (
         git.text("commit-tree", f"{name}^{{tree}}", *since, "-m", "side") for name in (call.head, *call.remotes)
     )
-    tree, conflicts = merge_trees(git, ours, theirs, command("pick"))
-    return place(repository, tree, conflicts, [])
+    return place(repository, call.head, merge_trees(git, ours, theirs, command("pick")), [])
 
 
 if __name__ == "__main__":

@@ -10,7 +10,8 @@ from ..repository import Repository
 from . import pending
 from .asking import question
 from .caller import merges
-from .choosing import choose
+from .choosing import Chosen, choose
+from .computing import Device
 from .filing import Desk, Question
 from .heads import Head, Merge, Trees
 from .recipe import Recipe
@@ -18,24 +19,62 @@ from .recipe import Recipe
 _PREFIX = "GITHEAD_"
 
 
-def _question(repository: Repository, path: str, tips: tuple[Manifest, Manifest], base: Manifest | None) -> Question:
+def merge(path: str, versions: tuple[bytes, bytes, bytes], mode: str) -> bytes:
+    """The manifest that base, ours and theirs become. Raises ``MergeConflict``, and ``ObjectError`` for an input that is
+    missing or corrupt."""
+    before, ours, theirs = versions
+    if not is_manifest(ours) or not is_manifest(theirs):
+        raise MergeConflict("one side is not stored parameter by parameter: 'git add --renormalize' it there")
+    repository = Repository()
+    tips, base = (loads(ours), loads(theirs)), loads(before) if is_manifest(before) else None
+    if mode == "pick" or (mode == "auto" and not merges()):
+        with Desk(repository) as desk:
+            return desk.merge(pick(path, tips, base)).manifest.dumps()
+    return _mix(repository, path, tips, base)
+
+
+def _mix(repository: Repository, path: str, tips: tuple[Manifest, Manifest], base: Manifest | None) -> bytes:
     """A merge of experts, of whose names and history no more is known than git tells its children."""
     remotes = [Head(name.removeprefix(_PREFIX), os.environ[name]) for name in os.environ if name.startswith(_PREFIX)]
     if len(remotes) != 1:
-        return Question(path, tips, base, choose(repository.git, None, ()).plain(path))
-    bases = repository.git.run("merge-base", "--all", "HEAD", remotes[0].commit, check=False).stdout.decode().split()
-    merge = Merge(repository, remotes, bases)
-    chosen = choose(repository.git, merge, ())
+        with Desk(repository) as desk:
+            question = Question(path, tips, base, choose(repository.git, None, ()).plain(path))
+            return desk.merge(question).manifest.dumps()
+    heads = Merge(repository, remotes, _bases(repository, remotes[0], path, base))
+    chosen = choose(repository.git, heads, ())
     with repository.git.blobs() as blobs:
-        trees = Trees(repository.git, blobs)
-        ancestor = Head(bases[0], "the base") if base and bases else None
-        heads = [merge.ours, *remotes]
-        found = question(trees, path, (chosen.whole(path), base, ancestor), list(zip(heads, tips, strict=True)))
-    pending.write(repository.git, chosen.record(path), [merge.ours.commit, remotes[0].commit])
-    return found
+        sides = [(heads.ours, tips[0]), (remotes[0], tips[1])]
+        found = asked(Trees(repository.git, blobs), path, (chosen, base), sides)
+    with Desk(repository, Device(chosen.device)) as desk:
+        text = desk.merge(found).manifest.dumps()
+    oid = repository.git.run("hash-object", "--stdin", stdin=text).stdout.decode().strip()
+    pending.write(repository.git, chosen.record(path), [heads.ours.commit, remotes[0].commit], [oid])
+    return text
 
 
-def pick(_: Repository, path: str, tips: tuple[Manifest, Manifest], base: Manifest | None) -> Question:
+def asked(
+    trees: Trees, path: str, means: tuple[Chosen, Manifest | None], sides: list[tuple[Head, Manifest]]
+) -> Question:
+    """The question from what is chosen; git's own base counts unless another one was named."""
+    chosen, base = means
+    if chosen.draft.base and chosen.base:
+        oid = trees.before(chosen.base, [head for head, _ in sides], path)
+        base = trees.manifest(oid) if oid else None
+    ancestor = Head(chosen.base, "the base") if base and chosen.base else None
+    return question(trees, path, (chosen.whole(path), base, ancestor), sides)
+
+
+def _bases(repository: Repository, theirs: Head, path: str, base: Manifest | None) -> list[str]:
+    """The common ancestors, first the one that has what git took for the base: of several it names none."""
+    git = repository.git
+    found = git.run("merge-base", "--all", "HEAD", theirs.commit, check=False).stdout.decode().split()
+    if base is None or len(found) < 2:
+        return found
+    text = base.dumps()
+    return sorted(found, key=lambda commit: git.blob(f"{commit}:{path}") != text)
+
+
+def pick(path: str, tips: tuple[Manifest, Manifest], base: Manifest | None) -> Question:
     """A change that is applied: ours and what theirs did since the base. Whoever changed which parameters there are has
     the say about that; if both did, it is a conflict."""
     ours, theirs = tips

@@ -38,6 +38,11 @@ def mean(*states: State, weights: Sequence[float] = ()) -> dict[str, Any]:
     }
 
 
+def rounded(state: State) -> dict[str, Any]:
+    """What a file holds of these values, from which the next merge goes on."""
+    return {name: value.astype("f4") if value.dtype.kind == "f" else value for name, value in state.items()}
+
+
 def plus(ours: State, after: State, before: State) -> dict[str, Any]:
     """``ours`` and what was done between ``before`` and ``after``, in float64."""
     return {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 from conftest import Repo
-from experts import MODEL, branch, branched, check, expert, mean, parents, plus, repo
+from experts import MODEL, branch, branched, check, expert, mean, parents, plus, repo, rounded
 
 __all__ = ["branched", "repo"]
 
@@ -71,14 +71,14 @@ def test_weights_and_methods(repo: Repo) -> None:
 def test_one_after_the_other_is_all_at_once(repo: Repo) -> None:
     theta(repo, "--no-ff", "legal", "medical")
     theta(repo, "code")
-    check(repo, mean(expert(1), expert(2), expert(3)))
+    check(repo, mean(rounded(mean(expert(1), expert(2))), expert(3), weights=(2, 1)))
     assert any(line.endswith("main mass=2.0") for line in trailers(repo))
 
 
 def test_a_driver_goes_on_where_the_strategy_ended(repo: Repo) -> None:
     theta(repo, "--no-ff", "legal", "medical")
     repo.git("merge", "--quiet", "--no-edit", "code")
-    check(repo, mean(expert(1), expert(2), expert(3)))
+    check(repo, mean(rounded(mean(expert(1), expert(2))), expert(3), weights=(2, 1)))
 
 
 def test_one_head(repo: Repo) -> None:
@@ -96,7 +96,10 @@ def test_one_sided(repo: Repo) -> None:
     theta(repo, "legal")
     check(repo, expert(1))
     repo.git("checkout", "--quiet", "medical")
-    theta(repo, "notes~2", "notes")
+    branch(repo, "more", "seed", {"more.txt": b"more"})
+    repo.git("checkout", "--quiet", "medical")
+    theta(repo, "notes~", "more")
+    parents(repo, "medical~", "more")
     check(repo, expert(2))
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import subprocess
 from dataclasses import fields, replace
+from pathlib import Path
 
 import pytest
 from hypothesis import given, settings
@@ -230,3 +232,19 @@ def test_only_what_can_be_made_is_recorded() -> None:
         record(Recipe("ties", {"densty": 1}), EXPERTS)
     with pytest.raises(UsageError, match="0 to 1"):
         record(Recipe("ties", {"density": Gradient((7.0, 1.0))}), EXPERTS)
+
+
+def test_a_commit_keeps_it(tmp_path: Path) -> None:
+    odd = replace(EXPERTS[0], name="  ü\u202e\t'x'\n#")
+    made = record(replace(RECIPE, exclude=("a\u2028b ", "#c")), [odd, EXPERTS[1]], SEED)
+    message = append("Merge\n\n# Conflicts:\n#\tmodel\n", dumps(made))
+    subprocess.run(["git", "init", "--quiet", str(tmp_path)], check=True)
+    commit = ["git", "commit", "--quiet", "--allow-empty", "--cleanup=strip", "--signoff", "--file=-"]
+    subprocess.run(commit, cwd=tmp_path, input=message.encode(), check=True)
+    log = ["git", "log", "-1", "--format=%B%x00%(trailers:only,unfold)"]
+    text, _, trailers = (
+        subprocess.run(log, cwd=tmp_path, capture_output=True, check=True).stdout.decode().partition("\0")
+    )
+    assert loads(text) == made
+    assert trailers.splitlines()[: len(dumps(made))] == dumps(made)
+    assert "Signed-off-by: " in trailers
