@@ -77,6 +77,16 @@ class Git:
         found = self.fields("config", "-z", *typed, "--get", key, check=False)
         return found[0] if found else default
 
+    def waits_for_disk(self) -> bool:
+        """Whether git is configured to have its loose objects on the disk before it goes on: ``core.fsync``."""
+        waits = self.configured("core.fsyncObjectFiles", "false", kind="bool") == "true"
+        for word in self.configured("core.fsync").replace(",", " ").split():
+            if word.lstrip("-") in ("loose-object", "objects", "committed", "added", "all"):
+                waits = not word.startswith("-")
+            elif word == "none":
+                waits = False
+        return waits
+
     def with_environment(self, **environment: str) -> Git:
         """The same with more in the environment."""
         git = Git(self.directory)

@@ -6,6 +6,7 @@ import os
 import stat
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import cache
 from tempfile import TemporaryDirectory
 
 from .errors import ThetaError
@@ -47,7 +48,7 @@ class Repository:
         self.root = root.removesuffix("\n") if inside == "true" else None
         self.git = Git(self.root or directory, absolute)
         self.common = common_directory(directory)
-        self.store = DiskStore(os.path.join(self.common, "theta"))
+        self.store = DiskStore(os.path.join(self.common, "theta"), cache(self.git.waits_for_disk))
 
     def worktree(self) -> str:
         """The root of the worktree. Raises ``ThetaError`` in a bare repository."""

@@ -89,3 +89,19 @@ def test_reading_where_there_is_no_repository(tmp_path: Path) -> None:
     with Git(str(tmp_path)).blobs() as blobs, pytest.raises(ThetaError, match="git fsck"):
         blobs.read("HEAD")
         blobs.read("HEAD")
+
+
+@pytest.mark.parametrize(
+    ("value", "waits"),
+    [("", False), ("committed,-loose-object", False), ("committed", True), ("all", True), ("none", False),
+     ("objects,none", False), ("pack", False), ("loose-object", True), ("reference", False), ("added,-objects", False)],
+)  # fmt: skip
+def test_whether_git_waits_for_the_disk(git: Git, value: str, waits: bool) -> None:  # noqa: FBT001
+    if value:
+        git.run("config", "core.fsync", value)
+    assert git.waits_for_disk() == waits
+
+
+def test_the_older_way_to_tell_git_to_wait(git: Git) -> None:
+    git.run("config", "core.fsyncObjectFiles", "true")
+    assert git.waits_for_disk()

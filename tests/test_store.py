@@ -222,3 +222,16 @@ def test_forgetful_knows_what_it_learned() -> None:
     memory.learn_stored([(ABSENT, stored)])
     assert memory.stored(ABSENT) == stored
     assert Forgetful().stored(ABSENT) is None
+
+
+def test_whether_to_wait_for_the_disk_is_asked_for_new_objects_alone(tmp_path: Path) -> None:
+    asked: list[bool] = []
+
+    def durable() -> bool:
+        asked.append(True)
+        return True
+
+    store = DiskStore(str(tmp_path), durable)
+    put(store, b"new")
+    put(store, b"new")
+    assert len(asked) == 1

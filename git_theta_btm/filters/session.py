@@ -7,6 +7,7 @@ import sys
 import time
 from collections.abc import Iterator
 from contextlib import ExitStack
+from functools import cache
 from types import TracebackType
 from typing import TYPE_CHECKING
 
@@ -36,7 +37,7 @@ class Session:
         self._common = common_directory()
         self.directory = os.path.join(self._common, "theta")
         self._first = not os.path.isdir(self.directory)  # in this repository
-        self.store = DiskStore(self.directory)
+        self.store = DiskStore(self.directory, cache(lambda: self._git().waits_for_disk()))
         self._stack = ExitStack()
 
     def __enter__(self) -> Session:
