@@ -37,6 +37,8 @@ def test_the_filters_are_written_with_the_whole_path(git: Git) -> None:
         "filter.theta.required": "true",
         "merge.theta.name": "merge models parameter by parameter",
         "merge.theta.recursive": "binary",
+        "merge.theta-ours.name": "keep our side",
+        "merge.theta-ours.driver": "true",
         "merge.theta.driver": f"{os.path.dirname(program)}/git-theta-merge auto %O %A %B %P",
     }
 

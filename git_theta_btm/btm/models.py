@@ -4,15 +4,17 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
+from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 from ..api import Checkpoint
 from ..errors import ThetaError
-from ..manifest import Digest, is_manifest, loads
+from ..manifest import Digest, Manifest, is_manifest, loads
 from ..repository import Repository
+from ..tensor import Tensor
 from .places import MODEL
 
 if TYPE_CHECKING:
@@ -60,7 +62,7 @@ class ModelAt:
     def digest(self) -> str:
         """What names these weights on every machine, however they are stored or cut into files, with their config."""
         parts = sorted(
-            f"{entry.name} {entry.tensor} {entry.digest}" for shard in self._shards for entry in shard.entries
+            f"{entry.name} {entry.tensor} {entry.digest}" for shard in self.shards.values() for entry in shard.entries
         )
         return Digest.of("\n".join([self._config_text, *parts]).encode())
 
@@ -68,38 +70,33 @@ class ModelAt:
     def _config_text(self) -> str:
         return self._repository.git.blob(self._files[f"{MODEL}/{_CONFIG}"]).decode()
 
-    @property
-    def _shards(self) -> list[Any]:
-        found = []
+    @cached_property
+    def shards(self) -> dict[str, Manifest]:
+        """The files of weights, by path. Raises ``ThetaError`` if there are none, or git holds one as it is."""
+        found = {}
         for path, oid in sorted(self._files.items()):
             if path.endswith(".safetensors"):
                 text = self._repository.git.blob(oid)
                 if not is_manifest(text):
                     raise ThetaError(f"{path} is not stored parameter by parameter in {self.revision}")
-                found.append(loads(text))
+                found[path] = loads(text)
         if not found:
             raise ThetaError(f"{self.revision} has no {MODEL}/*.safetensors")
         return found
 
     def state(self) -> dict[str, torch.Tensor]:
         """All parameters, each compared with its digest. Raises ``ObjectError`` for one that is missing or corrupt."""
-        import torch
-
-        found = {}
-        for shard in self._shards:
+        found: dict[str, torch.Tensor] = {}
+        for shard in self.shards.values():
             checkpoint = Checkpoint(shard, self._repository.store)
-            for name, entry in checkpoint.entries.items():
-                data = bytearray(checkpoint.raw(name))
-                kind = _TORCH.get(entry.tensor.dtype.name)
-                if kind is None:
-                    raise ThetaError(f"{name} is {entry.tensor.dtype.name}, which no model is run in")
-                dtype = getattr(torch, kind)
-                flat = torch.frombuffer(data, dtype=dtype) if data else torch.empty(0, dtype=dtype)
-                found[name] = flat.reshape(entry.tensor.shape)
+            found.update(
+                (name, tensor_of(name, checkpoint.raw(name), entry.tensor))
+                for name, entry in checkpoint.entries.items()
+            )
         return found
 
-    def model(self) -> PreTrainedModel:
-        """The model, to be evaluated or trained on. Raises ``ThetaError`` as above."""
+    def model(self, state: Mapping[str, torch.Tensor] | None = None) -> PreTrainedModel:
+        """The model, to be evaluated or trained on, or with another ``state``. Raises ``ThetaError`` as above."""
         from transformers import AutoConfig, AutoModelForCausalLM
 
         with TemporaryDirectory() as directory:
@@ -108,7 +105,7 @@ class ModelAt:
             config = AutoConfig.from_pretrained(directory)
         options = {"dtype": config.dtype} if getattr(config, "dtype", None) else {}
         model: PreTrainedModel = AutoModelForCausalLM.from_config(config, **options)  # type: ignore[no-untyped-call]
-        missing, unexpected = model.load_state_dict(self.state(), strict=False)
+        missing, unexpected = model.load_state_dict(self.state() if state is None else dict(state), strict=False)
         tied = set(getattr(model, "_tied_weights_keys", None) or ())
         if unexpected or set(missing) - tied:
             wrong = [*unexpected, *sorted(set(missing) - tied)]
@@ -132,6 +129,18 @@ _TORCH = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
     "I16": "int16", "I8": "int8", "U8": "uint8", "BOOL": "bool",
 }  # fmt: skip
+
+
+def tensor_of(name: str, data: bytes, tensor: Tensor) -> torch.Tensor:
+    """The bytes of a parameter as torch has them. Raises ``ThetaError`` for a type that no model is run in."""
+    import torch
+
+    kind = _TORCH.get(tensor.dtype.name)
+    if kind is None:
+        raise ThetaError(f"{name} is {tensor.dtype.name}, which no model is run in")
+    dtype = getattr(torch, kind)
+    flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
+    return flat.reshape(tensor.shape)
 
 
 def architecture(config: str) -> str:

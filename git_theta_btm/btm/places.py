@@ -25,3 +25,7 @@ def text(domain: str, split: str) -> str:
 def private(common: str, *names: str) -> str:
     """A place in the Git directory for what is derived, and never committed: caches, worktrees, logs of runs."""
     return os.path.join(common, "btm", *names)
+
+
+# The state of an optimizer belongs to one training: a merge has nothing to mix there.
+KEPT = f"{TRAINING}/** merge=theta-ours"

@@ -29,9 +29,12 @@ _CONSTANT = {
     "merge.theta.name": "merge models parameter by parameter",
     # The common ancestor of a criss-cross merge is one that there was, and not a mixture of two.
     "merge.theta.recursive": "binary",
+    # For files of which a merge keeps ours, such as the state of an optimizer: merge=theta-ours.
+    "merge.theta-ours.name": "keep our side",
+    "merge.theta-ours.driver": "true",
 }
 KEYS = (*_ARGUMENTS, *_CONSTANT, _DRIVER)
-_SECTIONS = ("filter.theta", "merge.theta")
+_SECTIONS = ("filter.theta", "merge.theta", "merge.theta-ours")
 
 
 def settings(*, skip_smudge: bool = False) -> dict[str, str]:
@@ -107,7 +110,7 @@ def uninstall(git: Git, scope: Scope, *, force: bool = False) -> list[str]:
         hooks.uninstall(git)
     file = _origin(git, scope, next(iter(present), ""))
     for section in _SECTIONS:
-        keys = [key for key in present if key.startswith(section)]
+        keys = [key for key in present if key.rpartition(".")[0] == section]
         if keys and _stands_alone(_text(file), section, len(keys)):
             # To unset its last key would take comments and blank lines before it along, or leave its first line.
             git.run("config", f"--{scope}", "--remove-section", section)
@@ -123,7 +126,7 @@ def _stands_alone(text: str, section: str, lines: int) -> bool:
     """Whether a section is one run of that many lines of our keys, with no comment in it or after it."""
     kind, _, name = section.partition(".")
     start = rf'^\[{kind} "{name}"\]\n'
-    keys = "|".join(key.removeprefix(f"{section}.") for key in KEYS if key.startswith(section))
+    keys = "|".join(key.rpartition(".")[2] for key in KEYS if key.rpartition(".")[0] == section)
     run = re.search(rf"{start}(?:\t(?:{keys}) = .*\n){{{lines}}}(?=\[|\Z)", text, re.MULTILINE)
     return run is not None and len(re.findall(start, text, re.MULTILINE)) == 1
 

@@ -9,8 +9,8 @@ import click
 from ...cli.console import say
 from ...errors import UsageError
 from ...repository import Repository
-from ...setup.attributes import track
-from ..places import PATTERNS, SETTINGS
+from ...setup.attributes import FILE, track
+from ..places import KEPT, PATTERNS, SETTINGS
 from ..settings import literal, load, write
 
 
@@ -56,5 +56,15 @@ def init(model: str, tokenizer: str, block: int, steps: int, seed_share: float, 
     write(root, {**changes, **{name: values for name, values in sections.items() if values}})
     load(root)
     track(Repository(root), PATTERNS)
+    _keep(os.path.join(root, FILE))
     repository.git.run("add", "--", SETTINGS, ".gitattributes")
     say("now: git commit -m 'Branch-Train-Merge', then git btm data add DOMAIN FILE...")
+
+
+def _keep(path: str) -> None:
+    """Have merges keep our side of what is no model."""
+    with open(path, encoding="utf-8", errors="surrogateescape") as file:
+        text = file.read()
+    if KEPT not in text.split("\n"):
+        with open(path, "a", encoding="utf-8", errors="surrogateescape") as file:
+            file.write(f"{KEPT}\n" if text.endswith("\n") or not text else f"\n{KEPT}\n")
