@@ -24,11 +24,11 @@ from ..updates import Span
 from .identify import LONG, sample
 from .verify import Verifier
 
-_WORK = {"fast": 4, "small": 8}  # decodings that a checkout may have to stack: each costs as much as the first
+_WORK = {"fast": 6, "small": 8}  # decodings that a checkout may have to stack: each costs as much as the first
 _SAMPLES = 4  # places at which the candidates are tried
 _SAMPLE = 64 << 10  # bytes tried at each; a multiple of every element's width
 _RAW = 0.97  # of its size: what does not shrink to this stays raw, and is read without any decoding
-_WORTH = 0.95  # of the dense object: a smaller gain is not worth depending on a base
+_WORTH = 0.98  # of the dense object: a smaller gain is not worth depending on a base
 
 
 @dataclass(frozen=True, slots=True)

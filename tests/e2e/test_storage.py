@@ -106,7 +106,7 @@ def test_a_history_on_branches_takes_a_fraction_of_its_copies(repo: Repo) -> Non
             repo.git("tag", f"{branch}-{step}")
             assert repo.status() == ""
     assert total(repo) < 0.35 * sum(map(len, versions.values()))
-    assert check_all(repo) == 4
+    assert check_all(repo) == 5
     for name, data in random.Random(0).sample(sorted(versions.items()), 5):
         repo.git("checkout", "--quiet", name)
         expect(repo, data)

@@ -205,7 +205,7 @@ def test_a_base_is_of_the_same_name_type_and_size(scene: Scene, change: str) -> 
     assert line.kind == "dense"
 
 
-@pytest.mark.parametrize(("mode", "deepest"), [("fast", 4), ("small", 8)])
+@pytest.mark.parametrize(("mode", "deepest"), [("fast", 6), ("small", 8)])
 def test_chains_start_again_at_their_root(scene: Scene, mode: str, deepest: int) -> None:
     data = [weights(1 << 18, "BF16")]
     put(scene.store, data[0])
