@@ -6,8 +6,8 @@
 
 Ours is all of ``git merge``: merging, storing, committing, and the merged file in the worktree; each run starts from a
 copy of the repository. mergekit and the loop write their file. mergekit is installed to an environment of its own in
-DIRECTORY, and ``git-merge-theta`` has to be beside this Python or on PATH. Prints Markdown tables; fails if three models
-of the large size take more than 1 GiB of anonymous memory.
+DIRECTORY, and ``git-merge-theta`` has to be beside this Python or on PATH. Prints Markdown tables; fails if three
+models of the large size take more than 1 GiB of anonymous memory.
 """
 
 from __future__ import annotations
@@ -27,14 +27,12 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import agreement
 import numpy as np
+from agreement import EXPERTS, FILE, SEED, compare, mergekit, versions
 from core import FILTERS, new_repository, version
 
 from git_theta_btm.floats import narrow
 
-SEED, EXPERTS = "main", ("legal", "medical", "code")
-FILE = "model.safetensors"
 LAYERS, HEAD, SIGMA = 16, 64, 0.02
 LIMIT = 1 << 30  # bytes of anonymous memory
 TICK = 0.02  # seconds between looks at the memory of a command
@@ -51,7 +49,7 @@ save_file({name: tensor.to(models[0][name].dtype) for name, tensor in mean.items
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--mib", type=int, default=500, help="size of a model (500)")
-    parser.add_argument("--large-mib", type=int, default=2048, help="size of a model that is merged once (2048; 0: none)")
+    parser.add_argument("--large-mib", type=int, default=2048, help="size of models merged once (2048; 0: none)")
     parser.add_argument("--runs", type=int, default=3, help="runs of each tool (3)")
     parser.add_argument("--dtypes", nargs="+", default=["F32", "BF16"], choices=["F32", "BF16"])
     parser.add_argument("--work", type=Path, required=True, help="where mergekit is installed and models are written")
@@ -59,37 +57,20 @@ def main() -> None:
     options = parser.parse_args()
     python = mergekit(options.work)
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
-    print(f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version('git')}, ", end="")
-    print(", ".join(versions(python)))
+    os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "HF_HUB_OFFLINE": "1"}
+    machine = f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}"
+    print(f"{machine}, {version('git')}, {versions(python)}")
     with tempfile.TemporaryDirectory(dir=options.work) as directory:
         if options.agree:
             for dtype in options.dtypes:
                 models(Path(directory) / dtype, dtype, 1 << 20, layers=2)
-                agreement.compare(Path(directory) / dtype, python, dtype)
+                compare(Path(directory) / dtype, repository(Path(directory) / dtype), python, dtype)
             return
         print(f"{options.mib} MiB a model, medians of {options.runs} runs, warm page cache\n")
         for dtype in options.dtypes:
             side_by_side(Path(directory) / dtype, dtype, options, python)
         if options.large_mib:
             large(Path(directory) / "large", options.large_mib)
-
-
-# -- mergekit --------------------------------------------------------------------------------------------------------
-
-
-def mergekit(work: Path) -> Path:
-    """The interpreter of an environment with mergekit; what is there is kept."""
-    python = work.resolve() / "mergekit" / "bin" / "python"
-    if not (python.parent / "mergekit-yaml").exists():
-        subprocess.run([sys.executable, "-m", "venv", python.parents[1]], check=True)
-        for package in ("torch==2.13.0", "mergekit"):  # in this order: pip would else take a build for CUDA
-            subprocess.run([python, "-m", "pip", "install", "--quiet", package], check=True)
-    return python
-
-
-def versions(python: Path) -> list[str]:
-    code = "from importlib.metadata import version as v; print(*(n + ' ' + v(n) for n in ('mergekit', 'torch')), sep='|')"
-    return subprocess.run([python, "-c", code], capture_output=True, text=True, check=True).stdout.strip().split("|")
 
 
 # -- models ----------------------------------------------------------------------------------------------------------
@@ -138,9 +119,11 @@ def write(path: Path, tensors: dict[str, tuple[int, ...]], dtype: str, expert: i
             numbers = np.random.default_rng([index, 0]).standard_normal(shape, np.float32) * np.float32(SIGMA)
             if len(shape) == 1:
                 numbers += 1  # a norm's
-            if expert:
-                change = np.random.default_rng([index, expert]).standard_normal(shape, np.float32)
-                numbers += change * np.float32(SIGMA / 10)
+            if expert:  # a cosine of 0.36 between what two experts learned
+                own, shared = (
+                    np.random.default_rng([index, each]).standard_normal(shape, np.float32) for each in (expert, 9)
+                )
+                numbers += (own * np.float32(0.8) + shared * np.float32(0.6)) * np.float32(SIGMA / 10)
             numbers.tofile(file) if dtype == "F32" else file.write(narrow(numbers, dtype).tobytes())
 
 
@@ -148,6 +131,8 @@ def repository(directory: Path) -> Path:
     """A repository with a branch for each expert; the first one's is checked out."""
     path = directory / "repository"
     git = new_repository(path, "theta", FILTERS["theta"])
+    (path / ".gitattributes").write_text("*.safetensors filter=theta merge=theta -text\n")
+    git("add", ".gitattributes")
     for name in (SEED, *EXPERTS):
         git("checkout", "-q", *([] if name == SEED else ["-b", name, SEED]))
         shutil.copyfile(directory / name / FILE, path / FILE)
@@ -173,11 +158,9 @@ class Cost:
 
 def metered(command: Sequence[str | Path], cwd: Path) -> Cost:
     """What a command costs. It must not fail."""
-    environment = {name: value for name, value in os.environ.items() if not name.startswith("GIT_")}
-    environment |= {"HOME": str(cwd), "GIT_CONFIG_NOSYSTEM": "1", "HF_HUB_OFFLINE": "1"}
     os.sync()
     peak, start = 0, time.perf_counter()
-    process = subprocess.Popen(command, cwd=cwd, env=environment, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
+    process = subprocess.Popen(command, cwd=cwd, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE)
     assert process.stderr
     os.set_blocking(process.stderr.fileno(), False)
     words = b""
@@ -244,7 +227,7 @@ def side_by_side(directory: Path, dtype: str, options: argparse.Namespace, pytho
 
 def row(label: str, costs: dict[str, list[Cost]]) -> str:
     def median(tool: str, field: str) -> float:
-        return statistics.median(getattr(cost, field) for cost in costs[tool])
+        return float(statistics.median(getattr(cost, field) for cost in costs[tool]))
 
     tools = ("ours", "mergekit", "torch")
     times = [f"{median(tool, 'seconds'):.2f} s" if tool in costs else "" for tool in tools]
@@ -274,12 +257,16 @@ def large(directory: Path, mib: int) -> None:
 def ours(origin: Path, method: str, count: int) -> Cost:
     """A merge in a copy of the repository. Objects never change, so they are linked."""
     copy = origin.with_name("copy")
-    shutil.copytree(origin, copy, copy_function=lambda old, new: (os.link if "/objects/" in old else shutil.copy2)(old, new))
+    shutil.copytree(origin, copy, copy_function=_linked)
     subprocess.run(["git", "status", "--short"], cwd=copy, check=True)  # a copy's times are new to the index
     options = ["-X", f"method={method}", *(["-X", "density=0.2"] if method == "ties" else [])]
     cost = metered(["git", "merge", "--no-ff", "-s", "theta", *options, "-m", "merge", *EXPERTS[1:count]], copy)
     shutil.rmtree(copy)
     return cost
+
+
+def _linked(old: str, new: str) -> None:
+    (os.link if "/objects/" in old else shutil.copy2)(old, new)
 
 
 def theirs(directory: Path, python: Path, dtype: str, what: tuple[str, int]) -> Cost:

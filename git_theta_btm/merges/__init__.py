@@ -260,11 +260,18 @@ def _parse(name: str, value: object, default: object) -> object:
             return tuple(map(float, parts if isinstance(parts, Iterable) else (parts,)))
         if isinstance(default, bool):
             return value if isinstance(value, bool) else _TRUTHS[str(value).lower()]
-        if isinstance(default, int) and isinstance(value, float) and value.is_integer():
-            return int(value)
+        if isinstance(default, int):  # 10.0 is as good as 10, and 2**53 + 1 no less than that
+            text = str(value)
+            return int(text) if text.lstrip("-").isdigit() else _whole(float(text))
         return type(default)(value)  # type: ignore[call-arg]
     except (ValueError, TypeError, KeyError):
         raise UsageError(f"{name} cannot be {str(value)[:40]!r}") from None
+
+
+def _whole(number: float) -> int:
+    if not number.is_integer():
+        raise ValueError
+    return int(number)
 
 
 _TRUTHS = {"true": True, "yes": True, "on": True, "1": True, "false": False, "no": False, "off": False, "0": False}

@@ -155,7 +155,7 @@ class _Planner:
                 raise MergeConflict("has tables of different sizes that are not row after row in memory")
             return
         if shape != expected:
-            hint = ": --vocabulary aligns tables by their tokenizers" if shape[1:] == expected[1:] else ""
+            hint = ": --tokenizer names the file that aligns tables" if shape[1:] == expected[1:] else ""
             raise MergeConflict(f"has the shapes {list(expected)} and {list(shape)}{hint}")
         if entry.tensor.strides != ours.tensor.strides:
             raise MergeConflict("has its elements in different orders in memory")

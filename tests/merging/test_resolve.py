@@ -68,7 +68,7 @@ def test_tips_come_in_an_order_of_their_own() -> None:
 
 def test_shapes_that_differ() -> None:
     tips = [model(w="F32[4,2]=a"), model(w="F32[5,2]=b")]
-    with pytest.raises(MergeConflict, match=r"w has the shapes \[4, 2\] and \[5, 2\]: --vocabulary"):
+    with pytest.raises(MergeConflict, match=r"w has the shapes \[4, 2\] and \[5, 2\]: --tokenizer"):
         step(tips, None)
     with pytest.raises(MergeConflict, match=r"w has the shapes \[4, 2\] and \[4, 3\]$"):
         step([tips[0], model(w="F32[4,3]=c")], None)
