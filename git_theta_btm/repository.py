@@ -15,7 +15,7 @@ from .gitdir import common_directory
 from .manifest import MAGIC, MAX_TEXT, Blob, Manifest, loads
 from .store import DiskStore
 
-_MODELS = ":(attr:filter=theta)"
+_MODELS = ":(top,attr:filter=theta)"
 # git reads these relative to the directory it runs in, which is not always the user's.
 _RELATIVE = ("GIT_DIR", "GIT_WORK_TREE", "GIT_INDEX_FILE", "GIT_COMMON_DIR", "GIT_OBJECT_DIRECTORY")
 
@@ -75,13 +75,17 @@ class Repository:
         """
         if self.root is None:
             return []
-        wanted = [_MODELS + path for path in paths] or [":(top,attr:filter=theta)"]
-        strict = ["--error-unmatch"] if paths else []
-        try:
-            rows = self.here.fields("ls-files", "-s", "-z", "--full-name", *strict, "--", *wanted)
-        except ThetaError as error:
-            raise ThetaError(str(error).replace(_MODELS, "")) from None
-        return self._read(_entries(rows))
+        if not paths:
+            return self._read(_entries(self.here.fields("ls-files", "-s", "-z", "--full-name", "--", _MODELS)))
+        rows = self.here.fields("ls-files", "-s", "-z", "--full-name", "--error-unmatch", "--", *paths)
+        entries = _entries(rows)
+        # Not by git's own attr pathspec: with a path it misses patterns that have a slash (git 2.39).
+        filters = attributes(self.git, [path for _, path in entries], "filter")
+        entries = [(oid, path) for oid, path in entries if filters[path]["filter"] == "theta"]
+        if not entries:
+            shown = "', '".join(paths)[:200]
+            raise ThetaError(f"pathspec '{shown}' did not match any model file: 'git theta ls-files' names them")
+        return self._read(entries)
 
     def models_of(self, revision: str, *paths: str) -> list[ModelFile]:
         """The model files of a commit or tree, by the attributes that it has itself.

@@ -72,13 +72,15 @@ def save(  # noqa: PLR0913 - one for each option
 def _commit(target: _Target, directory: str, text: bytes, content: tuple[Source, Catalogue | NoCatalogue]) -> str:
     blob = ""
     for _ in range(_TRIES):
-        draft = target.draft(directory)
-        blob = blob or draft.store(*content)
-        commit = draft.commit(blob, text)
-        problem = draft.advance(commit)
+        tip = target.tip()
+        draft = target.draft(directory, tip)
+        blob = blob or draft.store(target.path, *content)
+        draft.put(target.path, blob)
+        commit = draft.commit(text)
+        problem = target.advance(commit, tip)
         if not problem:
             return commit
-        if target.tip() == draft.tip:
+        if target.tip() == tip:
             raise ThetaError(problem)
     raise ThetaError(f"{target.ref} moved {_TRIES} times while it was saved to: {problem}")
 
@@ -146,85 +148,98 @@ class _Target:
         found = self.repository.git.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", check=False)
         return found.stdout.decode().strip()
 
-    def draft(self, directory: str) -> _Draft:
-        """A commit to be, on top of what the branch is now. Raises ``ThetaError`` if the path is not tracked there."""
-        tip = self.tip()
-        parent = tip or self._commit_of("HEAD")
-        git = self.repository.git.with_environment(GIT_INDEX_FILE=os.path.join(directory, "index"))
-        git.run(*_PRIVATE, "read-tree", *([parent] if parent else ["--empty"]))
-        draft = _Draft(self, git, tip, parent)
-        if not draft.tracked() and self.track:
-            draft.track()
-        if not draft.tracked():
+    def draft(self, directory: str, tip: str) -> Draft:
+        """A commit to be, on top of ``tip``, or of HEAD if there is none. Raises ``ThetaError`` if the path is not
+        tracked there."""
+        draft = begin(self.repository, tip or self._commit_of("HEAD"), directory)
+        if not draft.tracked(self.path) and self.track:
+            draft.track(self.path)
+        if not draft.tracked(self.path):
             where = self.ref.removeprefix("refs/heads/")
             more = "another line overrules it" if self.track else "track=True adds a line to .gitattributes"
             raise ThetaError(f"{self.path} does not have filter=theta in branch {where}: {more}")
         return draft
 
+    def advance(self, commit: str, tip: str) -> str:
+        """Move the branch, unless it is no longer at ``tip``; what went wrong."""
+        options = ("update-ref", "-m", f"theta save: {self.path}", self.ref, commit, tip)
+        done = self.repository.git.run(*options, check=False)
+        words = " ".join(done.stderr.decode(errors="replace").split())
+        return (words or "git update-ref failed") if done.returncode else ""
+
+
+# -- a commit to be ----------------------------------------------------------------------------------------------------
+
+
+def begin(repository: Repository, parent: str, directory: str) -> Draft:
+    """A draft of a commit on top of ``parent`` (empty: it will have none), whose index stands in ``directory``."""
+    git = repository.git.with_environment(GIT_INDEX_FILE=os.path.join(directory, "index"))
+    git.run(*_PRIVATE, "read-tree", *([parent] if parent else ["--empty"]))
+    return Draft(repository, git, parent)
+
 
 @dataclass(frozen=True, slots=True)
-class _Draft:
-    """A commit to be, in an index of its own. ``tip`` is what the branch was, ``parent`` what the commit is based on;
-    each is empty if there is none."""
+class Draft:
+    """A commit to be, in an index of its own, by paths from the root of the tree. ``parent`` is what it is based on;
+    it is empty if there is none."""
 
-    target: _Target
+    repository: Repository
     git: Git
-    tip: str
     parent: str
 
-    def _attribute(self, name: str) -> str:
-        return attributes(self.git, [self.target.path], name, cached=True)[self.target.path][name]
-
-    def tracked(self) -> bool:
+    def tracked(self, path: str) -> bool:
         """Whether the path has the filter in this tree."""
-        return self._attribute("filter") == "theta"
+        return self._attribute(path, "filter") == "theta"
 
-    def track(self) -> None:
+    def _attribute(self, path: str, name: str) -> str:
+        return attributes(self.git, [path], name, cached=True)[path][name]
+
+    def track(self, path: str) -> None:
         """Add the line for the path to the attributes at the root of the tree."""
         content = self.git.blob(f"{self.parent}:{FILE}") if self.parent else b""
-        self._put(FILE, self._write(add(content, ["/" + literal(self.target.path)])))
+        self.put(FILE, self.write(add(content, ["/" + literal(path)])))
 
-    def store(self, source: Source, catalogue: Catalogue | NoCatalogue) -> str:
+    def store(self, path: str, source: Source, catalogue: Catalogue | NoCatalogue) -> str:
         """Store what is new, and return git's name of the manifest. Raises ``OSError`` if the store is full."""
-        repository = self.target.repository
-        surroundings = Surroundings(lambda _: self._before(), self._before, self._mode)
+        surroundings = Surroundings(lambda _: self._before(path), lambda: self._before(path), lambda: self._mode(path))
         try:
-            return self._write(clean(source, repository.store, catalogue, surroundings).dumps())
+            return self.write(clean(source, self.repository.store, catalogue, surroundings).dumps())
         except FormatError:
             raise ThetaError("the tensors changed while they were saved: save copies of them") from None
 
-    def _before(self) -> Manifest | None:
+    def _before(self, path: str) -> Manifest | None:
         """The version that the commit is based on."""
         if not self.parent:
             return None
-        name = f"{self.parent}:{self.target.path}"
+        name = f"{self.parent}:{path}"
         oid = self.git.run("rev-parse", "--verify", "--quiet", name, check=False).stdout.decode().strip()
         with suppress(ManifestError), self.git.blobs() as blobs:
             text = read_manifest(blobs, oid) if oid else None
             return loads(text) if text is not None else None
         return None
 
-    def _mode(self) -> str:
-        value = self._attribute("theta-store")
+    def _mode(self, path: str) -> str:
+        value = self._attribute(path, "theta-store")
         return value if value in ("raw", "small") else "fast"
 
-    def _write(self, data: bytes) -> str:
+    def write(self, data: bytes) -> str:
+        """Git's name of a blob, which is written."""
         return self.git.run("hash-object", "-w", "--stdin", stdin=data).stdout.decode().strip()
 
-    def _put(self, path: str, oid: str) -> None:
+    def put(self, path: str, oid: str) -> None:
+        """Have a blob at a path."""
         self.git.run(*_PRIVATE, "update-index", "--add", "--cacheinfo", f"100644,{oid},{path}")
 
-    def commit(self, blob: str, text: bytes) -> str:
-        """Write the commit. Raises ``ThetaError`` if git does not know who the author is."""
-        self._put(self.target.path, blob)
+    def remove(self, *paths: str) -> None:
+        """Leave out files, and all that is in folders; those that are not there are not missed."""
+        wanted = [f":(top,literal){path}" for path in paths]
+        found = self.git.fields("ls-files", "-z", "--full-name", "--", *wanted) if wanted else []
+        rows = "".join(f"0 {'0' * 40}\t{path}\0" for path in found)
+        self.git.run(*_PRIVATE, "update-index", "-z", "--index-info", stdin=os.fsencode(rows))
+
+    def commit(self, text: bytes, *more: str) -> str:
+        """Write the commit, with ``more`` parents. Raises ``ThetaError`` if git does not know who the author is."""
         tree = self.git.text(*_PRIVATE, "write-tree")
-        parents = ["-p", self.parent] if self.parent else []
+        parents = [word for parent in (self.parent, *more) if parent for word in ("-p", parent)]
         options = ("-c", "i18n.commitEncoding=UTF-8", "commit-tree", tree, *parents)
         return self.git.run(*options, stdin=text).stdout.decode().strip()
-
-    def advance(self, commit: str) -> str:
-        """Move the branch, unless it is no longer what it was; what went wrong."""
-        options = ("update-ref", "-m", f"theta save: {self.target.path}", self.target.ref, commit, self.tip)
-        done = self.git.run(*options, check=False)
-        words = " ".join(done.stderr.decode(errors="replace").split())
-        return (words or "git update-ref failed") if done.returncode else ""

@@ -133,9 +133,9 @@ def test_packages_that_hold_nothing(name: str) -> None:
     assert not list(imported(name))
 
 
-def test_one_module_runs_git() -> None:
+def test_one_module_runs_git_and_one_runs_trainings() -> None:
     users = {name for name in MODULES if "subprocess" in set(imported(name))}
-    assert users == {"git"}
+    assert users == {"git", "btm.launching.processes"}
 
 
 def called(node: ast.AST) -> str:

@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 from conftest import Repo
+from safetensors.numpy import save
 
 from git_theta_btm.errors import ManifestError, ThetaError
 from git_theta_btm.repository import Repository, attributes, read_stub
@@ -139,3 +140,17 @@ def test_only_a_regular_file_is_a_stub(models: Repo, tmp_path: Path) -> None:
     assert read_stub(str(stub)) == text
     for other in (tmp_path / "link", tmp_path, tmp_path / "missing", models.path / "m.safetensors"):
         assert read_stub(str(other)) is None
+
+
+def test_a_pattern_with_a_slash_and_a_path(repo: Repo) -> None:
+    """git's own pathspec of attributes finds none of these."""
+    repo.write(".gitattributes", b"deep/**/*.safetensors filter=theta\n")
+    repo.write("deep/er/model.safetensors", save({"w": np.zeros(4, np.float32)}))
+    repo.write("deep/er/other.txt", b"text")
+    repo.commit("deep")
+    repository = Repository(str(repo.path))
+    assert [found.path for found in repository.models("deep/er/model.safetensors")] == ["deep/er/model.safetensors"]
+    assert [found.path for found in repository.models("deep")] == ["deep/er/model.safetensors"]
+    assert "deep/er/model.safetensors" in [found.path for found in repository.models()]
+    with pytest.raises(ThetaError, match=r"pathspec 'deep/er/other\.txt' did not match any model"):
+        repository.models("deep/er/other.txt")

@@ -15,6 +15,11 @@ VERSION = 1
 Section = TypeVar("Section")
 
 
+def _at_least(name: str, value: int, low: int) -> None:
+    if value < low:
+        raise UsageError(f"{name} cannot be {value}: it is at least {low}")
+
+
 @dataclass(frozen=True, slots=True)
 class Text:
     """How text becomes blocks: the tokenizer (``bytes``, or a folder or name of Hugging Face's), and the tokens in a
@@ -192,8 +197,3 @@ def write(root: str, changes: Mapping[str, Any]) -> None:
     with open(temporary, "x", encoding="utf-8") as file:
         file.write(text)
     os.replace(temporary, path)
-
-
-def _at_least(name: str, value: int, low: int) -> None:
-    if value < low:
-        raise UsageError(f"{name} cannot be {value}: it is at least {low}")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import contextmanager
 from hashlib import sha256
 
 from ..manifest import Digest
@@ -22,9 +22,11 @@ class Beside:
         found = self._store.size(oid)
         return self._sizes.get(oid) if found is None else found
 
-    def open(self, oid: Digest) -> AbstractContextManager[Source]:
+    @contextmanager
+    def open(self, oid: Digest) -> Iterator[Source]:
         """Read an object of the other store. Raises ``MissingObject``."""
-        return self._store.open(oid)
+        with self._store.open(oid) as source:
+            yield source
 
     @contextmanager
     def writer(self) -> Iterator[_Writer]:

@@ -6,24 +6,17 @@ import shlex
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from fnmatch import fnmatchcase
-from math import fsum, sqrt
 from typing import Protocol
 
-import numpy as np
-
-from ..errors import MergeConflict
-from ..filters.encode import width_of
-from ..floats import REAL, TILE, is_float, widen
+from ..errors import MergeConflict, UsageError
 from ..manifest import Entry, Manifest, spell
-from ..maths.sums import dot
-from ..planes import TYPES
-from ..source import Source
 from .computing import Models
+from .distances import comparable, distance
 from .drafts import DraftRule
 from .filing import Question
 from .reading import rule
 from .recipe import Rule
-from .resolve import BASE, Step
+from .resolve import BASE, Step, plan
 
 _ANSWERS = {"o": "ours", "t": "theirs", "b": "base", "a": "average", "c": "configured"}
 _HELP = """\
@@ -57,19 +50,20 @@ def consult(asked: Sequence[tuple[Question, Sequence[str]]], look: Look, person:
 
     Raises ``Quit`` for a person who quits, or whose lines end.
     """
-    dialogue = _Dialogue(person)
+    dialogue = _Dialogue(person, list(dict.fromkeys(name for question, _ in asked for name in _open(question))))
     for question, names in asked:
         models: Models | None = None
-        for name, step in _open(question):
+        for name in _open(question):
             if dialogue.pending(name):
                 models = models or look(question)
-                dialogue.put(question, name, (step, [*_described(question, models, name, names)]))
+                lines = list(_described(question, models, name, names))
+                dialogue.put(question, name, (_step(question, name), lines))
     return dialogue.rules
 
 
 class _Dialogue:
-    def __init__(self, person: Person) -> None:
-        self._person, self._over = person, False
+    def __init__(self, person: Person, names: Sequence[str]) -> None:
+        self._person, self._names, self._over = person, names, False
         self._answered: list[str] = []  # globs
         self.rules: list[str] = []
 
@@ -84,15 +78,16 @@ class _Dialogue:
         if isinstance(state, str):
             self._person.tell(f"  {state}")
         while True:
-            line = self._person.ask("  [o,t,b,a,c,C,q,?] ")
-            if line is None:
+            answer = self._person.ask("  [o,t,b,a,c,C,q,?] ")
+            if answer is None:
                 raise Quit("no more answers: nothing was changed")
-            if self._take(question, name, state, line.split()):
+            if self._take(question, name, state, answer.split()):
                 return
 
-    def _take(self, question: Question, name: str, state: Step | str, words: list[str]) -> bool:
+    def _take(self, question: Question, name: str, state: Step | str, words: Sequence[str]) -> bool:
         """Whether the words are an answer that can be carried out."""
-        key, glob = words[0] if words else "c", " ".join(words[1:]) or _literal(name)
+        key: str = words[0] if words else "c"
+        glob = " ".join(words[1:]) or _literal(name)
         if key == "q":
             raise Quit("nothing was changed")
         if key == "C":
@@ -104,13 +99,22 @@ class _Dialogue:
             self._person.tell(_HELP if key not in _ANSWERS else f"  {glob} does not match {spell(name)}")
             return False
         text = f"{shlex.quote(glob)} {_ANSWERS[key]}"
-        after = state if key == "c" else _step(question, name, rule(text))
+        after: Step | str = state if key == "c" else _step(question, name, rule(text))
+        if key == "t" and len(question.tips) != 2:
+            after = "theirs is the second of two models"
         if isinstance(after, str):
             self._person.tell(f"  {after}")
             return False
+        if key != "c":
+            self.rules += [f"{shlex.quote(item)} {_ANSWERS[key]}" for item in self._apart(glob)]
         self._answered.append(glob)
-        self.rules += [] if key == "c" else [text]
         return True
+
+    def _apart(self, glob: str) -> list[str]:
+        """The glob, or if it matches what was answered before, those that are left: the last of two rules would win."""
+        matching = [name for name in self._names if fnmatchcase(name, glob)]
+        left = [name for name in matching if self.pending(name)]
+        return [glob] if len(left) == len(matching) else list(map(_literal, left))
 
 
 def _literal(name: str) -> str:
@@ -121,28 +125,23 @@ def _literal(name: str) -> str:
 # -- what there is to ask ----------------------------------------------------------------------------------------------
 
 
-def _open(question: Question) -> Iterator[tuple[str, Step | str]]:
-    """The parameters of the first model that are not the same everywhere, and what would become of each."""
+def _open(question: Question) -> Iterator[str]:
+    """The parameters of the first model that are not the same everywhere."""
     digests = [{entry.name: entry.digest for entry in tip.entries} for tip in question.tips]
     for name in digests[0]:
         if len({tip.get(name) for tip in digests}) > 1 and not question.recipe.excluded(name):
-            yield name, _step(question, name)
+            yield name
 
 
 def _step(question: Question, name: str, more: DraftRule | None = None) -> Step | str:
     """What becomes of one parameter; why it cannot be merged."""
     rules = (*question.recipe.rules, *([Rule(more.rule.match, more.rule.strategy)] if more else []))
+    tips = [_only(tip, name) for tip in question.tips]
     base = _only(question.base, name) if question.base else None
-    asked = replace(
-        question,
-        tips=tuple(_only(tip, name) for tip in question.tips),
-        base=base,
-        recipe=replace(question.recipe, rules=rules),
-    )
     try:
-        return asked.plan()[0]
-    except MergeConflict as error:
-        return str(error).removeprefix(f"{spell(question.path)}: ")
+        return plan(tips, base, replace(question.recipe, rules=rules), question.rows)[0]
+    except (MergeConflict, UsageError) as error:
+        return str(error)
 
 
 def _only(manifest: Manifest, name: str) -> Manifest:
@@ -166,26 +165,11 @@ def _described(question: Question, models: Models, name: str, names: Sequence[st
 
 
 def _apart(models: Models, name: str, pair: tuple[int, int], entries: dict[int, Entry]) -> str:
-    """How far a parameter is from another one's, by the norm of the difference relative to that one's."""
+    """How far a parameter is from another one's."""
     one, other = entries[pair[0]], entries[pair[1]]
-    kind = REAL.get(one.tensor.dtype.name, one.tensor.dtype.name)
     if one.digest == other.digest:
         return "the same, no distance"
-    if one.tensor != other.tensor or not is_float(kind):
+    if not comparable(one.tensor, other.tensor):
         return f"{other.tensor}, another"
     left, right = (models.source(place, name) for place in pair)
-    share = _relative(left, right, kind, width_of(one.tensor))
-    return f"{share:.2%}" if share is not None else "infinitely far"
-
-
-def _relative(left: Source, right: Source, kind: str, width: int) -> float | None:
-    """The norm of the difference over that of the first; None if the first is nothing but zeros."""
-    differences, squares = [], []
-    for start in range(0, left.size, TILE * width):
-        size = min(TILE * width, left.size - start)
-        one, other = (widen(np.frombuffer(side.read(start, size), TYPES[width]), kind) for side in (left, right))
-        with np.errstate(all="ignore"):
-            differences.append(dot(one - other, one - other))
-            squares.append(dot(one, one))
-    whole = fsum(squares)
-    return sqrt(fsum(differences) / whole) if whole else None
+    return f"{distance(left, right, one.tensor):.2%}"

@@ -72,7 +72,8 @@ def _read(name: str) -> bytes:
 
 def say(message: str) -> None:
     """One line for people: standard output belongs to the command that git runs."""
-    print("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message), file=sys.stderr)
+    line = "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in message)
+    sys.stderr.write(f"{line}\n")
 
 
 if __name__ == "__main__":

@@ -89,7 +89,6 @@ class Desk:
         first = question.tips[0]
         if all(step.take == 0 for step in steps):
             return Merged(question.path, first)
-        self._gather(question)
         mode = attributes(self._repository.git, [question.path], "theta-store")[question.path]["theta-store"]
         workshop = Workshop(
             self._repository.store,
@@ -102,6 +101,7 @@ class Desk:
         os.makedirs(directory, exist_ok=True)
         file = self._stack.enter_context(TemporaryFile(dir=directory, buffering=0))
         try:
+            self._gather(question)
             manifest = produce(self.models(question), steps, file.fileno(), workshop)
         except ManifestError:
             raise
@@ -115,6 +115,11 @@ class Desk:
         base = Checkpoint(question.base, store) if question.base else None
         statistics = tuple(Checkpoint(item, store) for item in question.statistics)
         return Models(tuple(Checkpoint(tip, store) for tip in question.tips), base, statistics, question.rows)
+
+    def opened(self, question: Question) -> Models:
+        """The same with all objects here. Raises ``MissingObject``."""
+        self._gather(question)
+        return self.models(question)
 
     def _gather(self, question: Question) -> None:
         """Have all objects here, from a remote if they are not. Raises ``MissingObject``."""
@@ -133,7 +138,8 @@ class Desk:
             problem = fetch(port, missing).problem
             if still := self._missing(manifests):
                 why = f" ({problem})" if problem else ""
-                raise MissingObject(f"object {still[0].digest} and {len(still) - 1} more are not here{why}")
+                others = f" and {len(still) - 1} more are" if still[1:] else " is"
+                raise MissingObject(f"object {still[0].digest}{others} not here{why}")
 
     def _missing(self, manifests: Sequence[Manifest]) -> list[Blob]:
         return list(dict.fromkeys(blob for manifest in manifests for blob in self._repository.missing(manifest)))

@@ -30,8 +30,7 @@ class Unmerged:
 
 @dataclass(frozen=True, slots=True)
 class Gathered:
-    """The tree of all heads, with gathered files in it, the conflicts of what could not be gathered, and what the driver
-    said about them."""
+    """The tree of all heads, with gathered files in it, the conflicts, and what the driver said about models."""
 
     tree: str
     conflicts: tuple[Unmerged, ...]
@@ -40,25 +39,34 @@ class Gathered:
 
 def gather(git: Git, commits: Sequence[str], driver: str) -> Gathered:
     """Merge commits one after the other, with ``driver`` for models. Raises ``ThetaError`` if git cannot."""
-    current, conflicts, said = commits[0], dict[tuple[str, str], Unmerged](), list[str]()
+    from . import heads, renaming  # which the driver does without
+
+    names = renaming.renames(git, heads.common_ancestor(git, commits), commits)
+    current, *others = [renaming.undone(git, commit, names) for commit in commits]
+    conflicts, said = dict[tuple[str, str], Unmerged](), list[str]()
     tree = git.text("rev-parse", f"{current}^{{tree}}")
-    for commit in commits[1:]:
+    for commit in others:
         found = merge_trees(git, current, commit, driver)
         tree, again = found.tree, {stage.path for stage in found.conflicts}
         conflicts = {key: value for key, value in conflicts.items() if key[0] not in again}
         conflicts |= {(stage.path, stage.stage): stage for stage in found.conflicts}
         said += found.said
         current = git.text("commit-tree", tree, "-p", current, "-p", commit, "-m", "merged so far")
-    return Gathered(tree, tuple(conflicts.values()), tuple(said))
+    return renaming.redone(git, Gathered(tree, tuple(conflicts.values()), tuple(said)), names)
 
 
 def merge_trees(git: Git, ours: str, theirs: str, driver: str) -> Gathered:
     """git's own merge of two commits, in memory, with ``driver`` for models. Raises ``ThetaError`` if git cannot."""
     settings = ("-c", f"merge.theta.driver={driver}", "-c", "merge.theta.recursive=binary")
-    options = ("--write-tree", "-z", "--no-messages", "--allow-unrelated-histories")  # git has asked whether they may be
+    options = (
+        "--write-tree",
+        "-z",
+        "--no-messages",
+        "--allow-unrelated-histories",
+    )  # git has asked whether they may be
     done = git.run(*settings, "merge-tree", *options, ours, theirs, check=False)
     said = done.stderr.decode(errors="replace").splitlines()
-    if done.returncode > 1:
+    if done.returncode > 1 or not done.stdout:
         if (version := git.version()) < OLDEST_GIT:
             have, need = (".".join(map(str, numbers)) for numbers in (version, OLDEST_GIT))
             raise ThetaError(f"git {have} cannot merge in memory, as -s theta does: {need} or newer is needed")

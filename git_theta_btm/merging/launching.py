@@ -39,14 +39,15 @@ def request(repository: Repository, experts: Sequence[str], pairs: Sequence[tupl
 
     Raises ``UsageError`` if there are none.
     """
-    found = tuple(_placed(repository, key, value) for key, value in pairs)
+    found = tuple(placed(repository, key, value) for key, value in pairs)
     named = tuple(name for key, value in found if key == "recipe" for name in load(value).experts)
     if not experts and not named:
         raise UsageError("which commits? Name them, or give a recipe that does")
     return Request(tuple(experts) or tuple(dict.fromkeys(named)), found)
 
 
-def _placed(repository: Repository, key: str, value: str) -> tuple[str, str]:
+def placed(repository: Repository, key: str, value: str) -> tuple[str, str]:
+    """A key and a value; a file of the user's as git's directory has it."""
     if key in ("recipe", "prior") or (key == "weights" and isinstance(weights(value), Prior)):
         return key, os.path.abspath(os.path.join(repository.here.directory, value))
     return key, located(repository, value) if key in _FILES else value
@@ -77,7 +78,8 @@ def _reduced(git: Git, heads: Sequence[Head]) -> list[Head]:
 
 def launch(repository: Repository, wanted: Request, words: Sequence[str]) -> int:
     """Run ``git merge`` with these words, attached to the terminal; returns its exit code."""
-    pending.forget(repository.git)
+    if not pending.merging(repository.git):  # else git refuses to begin another, and that one needs its record
+        pending.forget(repository.git)
     options = [f"-X{key}={value}" for key, value in wanted.pairs]
     code = attached(repository, "-s", "theta", *options, *words, "--", *wanted.experts)
     finish(repository.git)

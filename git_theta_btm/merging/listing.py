@@ -56,7 +56,8 @@ def strategy(name: str) -> Listed:
     found = load(name)
     needs = [*(["a base"] if found.needs_base else []), *(["statistics"] if found.statistics else [])]
     if found.most is not None:
-        needs.append(f"{found.most} models" if found.least == found.most else f"at most {found.most} models")
+        count = "1 model" if found.most == 1 else f"{found.most} models"
+        needs.append(count if found.least == found.most else f"at most {count}")
     elif found.least > 1:
         needs.append(f"at least {found.least} models")
     return Listed(

@@ -1,4 +1,4 @@
-"""Metering: how far a merge is, for a person who waits at a terminal. git runs what merges, so no command line is near."""
+"""Metering: how far a merge is, for a person who waits at a terminal: git runs what merges, no command line does."""
 
 from __future__ import annotations
 

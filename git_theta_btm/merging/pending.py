@@ -38,7 +38,8 @@ def write(git: Git, record: Record, heads: Sequence[str], blobs: Iterable[str] =
 def take(git: Git) -> list[str]:
     """The trailers of the merge that is being committed; none if it is another one than the record is about."""
     kept = _read(git)
-    if not kept or kept.get("heads") != [git.text("rev-parse", "HEAD"), *merging(git)]:
+    head = git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False).stdout.decode().strip()
+    if not kept or kept.get("heads") != [head, *merging(git)]:
         return []
     blobs, lines = kept.get("blobs") or [], kept.get("trailers") or []
     if blobs:

@@ -49,7 +49,7 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a merge would do. ``trailers`` say how in the commit's message; ``conflicts`` are files that are no models."""
+    """What a merge would do. ``trailers`` is how, in the commit's message; ``conflicts`` are other files."""
 
     trailers: tuple[str, ...]
     files: tuple[File, ...]

@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import os
 import sys
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
-from tempfile import TemporaryDirectory
 
 from ..checkout.switching import SKIP, STUBS, skips_smudge
 from ..checkout.worktree import Means, materialise
@@ -27,6 +25,7 @@ from .filing import Desk, Merged
 from .gathering import Gathered, Unmerged, gather, merge_trees, split
 from .heads import Head, Merge, Trees
 from .program import command
+from .renaming import scratch
 
 USAGE = "usage: git merge -s theta [-X KEY=VALUE]... COMMIT..."
 _RESTORE = 2  # the exit code for which git restores what was before
@@ -150,13 +149,6 @@ def stage(git: Git, rows: Sequence[Unmerged]) -> None:
     """Put rows into the index."""
     lines = (f"{row.mode} {row.oid} {row.stage}\t{row.path}\0" for row in rows)
     git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
-
-
-@contextmanager
-def scratch(git: Git) -> Iterator[Git]:
-    """git with an index of its own, which is gone at the end."""
-    with TemporaryDirectory() as directory:
-        yield git.with_environment(GIT_INDEX_FILE=os.path.join(directory, "index"))
 
 
 def place(repository: Repository, head: str, result: Gathered, merged: Sequence[Merged]) -> int:

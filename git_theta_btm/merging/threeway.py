@@ -1,4 +1,4 @@
-"""A three-way merge of one model: what the driver does with the three files that git hands it, from their bytes alone."""
+"""A three-way merge of one model: what the driver makes of the three files that git hands it."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from ..repository import Repository
 from . import pending
 from .asking import question
 from .caller import merges
-from .choosing import Chosen, choose
+from .choosing import choose
 from .computing import Device
 from .filing import Desk, Question
 from .heads import Head, Merge, Trees
@@ -20,8 +20,10 @@ _PREFIX = "GITHEAD_"
 
 
 def merge(path: str, versions: tuple[bytes, bytes, bytes], mode: str) -> bytes:
-    """The manifest that base, ours and theirs become. Raises ``MergeConflict``, and ``ObjectError`` for an input that is
-    missing or corrupt."""
+    """The manifest that base, ours and theirs become.
+
+    Raises ``MergeConflict``, and ``ObjectError`` for an input that is missing or corrupt.
+    """
     before, ours, theirs = versions
     if not is_manifest(ours) or not is_manifest(theirs):
         raise MergeConflict("one side is not stored parameter by parameter: 'git add --renormalize' it there")
@@ -38,40 +40,24 @@ def _mix(repository: Repository, path: str, tips: tuple[Manifest, Manifest], bas
     remotes = [Head(name.removeprefix(_PREFIX), os.environ[name]) for name in os.environ if name.startswith(_PREFIX)]
     if len(remotes) != 1:
         with Desk(repository) as desk:
-            question = Question(path, tips, base, choose(repository.git, None, ()).plain(path))
-            return desk.merge(question).manifest.dumps()
-    heads = Merge(repository, remotes, _bases(repository, remotes[0], path, base))
+            recipe = choose(repository.git, None, ()).plain(path)
+            return desk.merge(Question(path, tips, base, recipe)).manifest.dumps()
+    bases = repository.git.run("merge-base", "--all", "HEAD", remotes[0].commit, check=False).stdout.decode().split()
+    heads = Merge(repository, remotes, bases)
     chosen = choose(repository.git, heads, ())
     with repository.git.blobs() as blobs:
         sides = [(heads.ours, tips[0]), (remotes[0], tips[1])]
-        found = asked(Trees(repository.git, blobs), path, (chosen, base), sides)
+        trees = Trees(repository.git, blobs)
+        if chosen.base and (chosen.draft.base or len(bases) > 1):  # of several git takes none, but what they come from
+            oid = trees.before(chosen.base, [heads.ours, *remotes], path)
+            base = trees.manifest(oid) if oid else None
+        ancestor = Head(chosen.base, "the base") if base and chosen.base else None
+        found = question(trees, path, (chosen.whole(path), base, ancestor), sides)
     with Desk(repository, Device(chosen.device)) as desk:
         text = desk.merge(found).manifest.dumps()
     oid = repository.git.run("hash-object", "--stdin", stdin=text).stdout.decode().strip()
     pending.write(repository.git, chosen.record(path), [heads.ours.commit, remotes[0].commit], [oid])
     return text
-
-
-def asked(
-    trees: Trees, path: str, means: tuple[Chosen, Manifest | None], sides: list[tuple[Head, Manifest]]
-) -> Question:
-    """The question from what is chosen; git's own base counts unless another one was named."""
-    chosen, base = means
-    if chosen.draft.base and chosen.base:
-        oid = trees.before(chosen.base, [head for head, _ in sides], path)
-        base = trees.manifest(oid) if oid else None
-    ancestor = Head(chosen.base, "the base") if base and chosen.base else None
-    return question(trees, path, (chosen.whole(path), base, ancestor), sides)
-
-
-def _bases(repository: Repository, theirs: Head, path: str, base: Manifest | None) -> list[str]:
-    """The common ancestors, first the one that has what git took for the base: of several it names none."""
-    git = repository.git
-    found = git.run("merge-base", "--all", "HEAD", theirs.commit, check=False).stdout.decode().split()
-    if base is None or len(found) < 2:
-        return found
-    text = base.dumps()
-    return sorted(found, key=lambda commit: git.blob(f"{commit}:{path}") != text)
 
 
 def pick(path: str, tips: tuple[Manifest, Manifest], base: Manifest | None) -> Question:
@@ -89,5 +75,3 @@ def pick(path: str, tips: tuple[Manifest, Manifest], base: Manifest | None) -> Q
 
 def _names(manifest: Manifest) -> list[tuple[str, object]]:
     return [(entry.name, entry.tensor) for entry in manifest.entries]
-
-

@@ -6,26 +6,21 @@ import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
-from math import fsum, inf, isfinite, sqrt
 from tempfile import TemporaryFile
-
-import numpy as np
 
 from .. import formats
 from ..api import Checkpoint
-from ..errors import ObjectError, ThetaError
-from ..filters.encode import width_of
-from ..floats import MANTISSA, REAL, TILE, widen
+from ..errors import MissingObject, ThetaError
+from ..floats import MANTISSA
 from ..manifest import Entry, Manifest, spell
-from ..maths.sums import dot
-from ..planes import TYPES
 from ..repository import Repository
 from ..source import FileSource, Source
 from ..store import Forgetful
 from ..tensor import Tensor
 from . import trailers
-from .beside import Beside
 from .asking import Setting, of_sides
+from .beside import Beside
+from .distances import comparable, distance, kind_of
 from .filing import Desk, Question
 from .heads import Head, Side, Trees, commit_of, common_ancestor
 from .metering import Meter
@@ -78,7 +73,7 @@ def recorded(repository: Repository, revision: str) -> tuple[str, Record]:
 def verify(repository: Repository, revision: str) -> Report:
     """Merge every model of a commit again as it records. Objects that are not here are fetched; none is stored.
 
-    Raises ``ThetaError`` for a commit that records no merge, or whose experts are not here.
+    Raises ``ThetaError`` for a commit that records no merge, or whose experts are not here, and ``MissingObject``.
     """
     commit, record = recorded(repository, revision)
     with repository.git.blobs() as blobs, Desk(repository) as desk:
@@ -123,7 +118,9 @@ class _Check:
         else:
             try:
                 self._again(path, actual, of_sides(self._trees, path, self._setting, known))
-            except ObjectError as error:
+            except MissingObject:
+                raise
+            except ThetaError as error:
                 self._differs(path, "", str(error).removeprefix(f"{spell(path)}: "))
 
     def _differs(self, path: str, parameter: str, problem: str) -> None:
@@ -135,11 +132,7 @@ class _Check:
         self.verified.append(Verified(path, len(actual.entries), 0))
 
     def _again(self, path: str, actual: Manifest, question: Question) -> None:
-        try:
-            steps = question.plan()
-        except ThetaError as error:
-            self._differs(path, "", f"it cannot be merged as its record says: {error}")
-            return
+        steps = question.plan()
         computed = [step.name for step in steps if step.choice]
         tolerated: tuple[str, ...] = ()
         if all(step.take == 0 for step in steps):
@@ -158,7 +151,8 @@ class _Check:
         os.makedirs(directory, exist_ok=True)
         with TemporaryFile(dir=directory, buffering=0) as file:
             workshop = Workshop(Beside(self._repository.store), Forgetful(), "raw", progress=Meter("verifying"))
-            yield FileSource(file.fileno()), produce(self._desk.models(question), steps, file.fileno(), workshop)
+            expected = produce(self._desk.models(question), steps, file.fileno(), workshop)
+            yield FileSource(file.fileno()), expected
 
     def _close(self, actual: Manifest, remade: tuple[Source, Manifest], steps: Sequence[Step]) -> Iterator[str]:
         """The parameters that differ, but by no more than their strategy may."""
@@ -172,9 +166,9 @@ class _Check:
             places = {item.name: item.offset for item in formats.locate(file)[1]}
         for entry in different:
             with Checkpoint(actual, self._repository.store).source(entry.name) as source:
-                if ours[entry.name].tensor == entry.tensor:
+                if comparable(ours[entry.name].tensor, entry.tensor):
                     part = _Part(file, places[entry.name], entry.tensor.nbytes)
-                    if _distance(part, source, entry) <= tolerance(entry):
+                    if distance(part, source, entry.tensor) <= tolerance(entry):
                         yield entry.name
 
     def _compare(self, path: str, actual: Manifest, expected: Manifest, tolerated: Sequence[str]) -> None:
@@ -212,22 +206,7 @@ def _what(entry: Entry) -> str:
 def tolerance(entry: Entry) -> float:
     """How far a parameter may be off, by the norm of the difference, where a strategy is not exact: two units in the
     last place of its type, as a number that lies between two neighbours may be rounded to either."""
-    kind = REAL.get(entry.tensor.dtype.name, entry.tensor.dtype.name)
-    return max(_LEAST, 2.0 ** (1 - MANTISSA.get(kind, _COARSE)))
-
-
-def _distance(one: Source, other: Source, entry: Entry) -> float:
-    """The norm of the difference over that of the first."""
-    kind, width = REAL.get(entry.tensor.dtype.name, entry.tensor.dtype.name), width_of(entry.tensor)
-    differences, squares = [], []
-    for start in range(0, one.size, TILE * width):
-        size = min(TILE * width, one.size - start)
-        left, right = (widen(np.frombuffer(side.read(start, size), TYPES[width]), kind) for side in (one, other))
-        with np.errstate(all="ignore"):
-            differences.append(dot(left - right, left - right))
-            squares.append(dot(left, left))
-    apart = sqrt(fsum(differences)) / (sqrt(fsum(squares)) or 1.0)
-    return apart if isfinite(apart) else inf
+    return max(_LEAST, 2.0 ** (1 - MANTISSA.get(kind_of(entry.tensor), _COARSE)))
 
 
 class _Part:

@@ -53,6 +53,11 @@ def plus(ours: State, after: State, before: State) -> dict[str, Any]:
     }
 
 
+def state(repo: Repo, revision: str = "HEAD", path: str = MODEL) -> dict[str, Any]:
+    """The model that a commit has."""
+    return load(repo.run("cat-file", "--filters", f"{revision}:{path}").stdout)
+
+
 def check(repo: Repo, expected: State, path: str = MODEL, *, status: str = "") -> None:
     """The worktree's file has these values, each rounded once, and git's status is as expected."""
     assert repo.status() == status
@@ -74,12 +79,13 @@ def branch(repo: Repo, name: str, start: str, files: Mapping[str, bytes | State]
     for path, content in files.items():
         repo.write(path, content)
     repo.commit(name)
+    repo.git("tag", f"{name}-0")
 
 
 @pytest.fixture(scope="module")
 def branched(template: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """``main`` is the seed. ``legal``, ``medical`` and ``code`` are experts 1 to 3, each with a text of its own; legal and
-    clash, which is expert 4, both change the README. ``twin`` has the model of legal, ``notes`` that of the seed."""
+    """``main`` is the seed. ``legal``, ``medical`` and ``code`` are experts 1 to 3, ``clash`` is 4. Each has a text,
+    legal and clash the same one. ``twin`` has the model of legal, ``notes`` that of the seed."""
     path = tmp_path_factory.mktemp("branched") / "repo"
     shutil.copytree(template, path, symlinks=True)
     repo = Repo(path)

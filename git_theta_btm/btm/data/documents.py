@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
-from typing import Any
+from collections.abc import Iterable, Iterator
+from typing import Any, NamedTuple
 
 from ...errors import ThetaError
 from ...source import Source
@@ -19,9 +19,15 @@ class BadDocument(ThetaError):
 
 def lines(source: Source) -> Iterator[bytes]:
     """The lines of a source, without their ends; one at a time, however many there are."""
+    starts = range(0, source.size, _STEP)
+    return split(source.read(start, min(_STEP, source.size - start)) for start in starts)
+
+
+def split(pieces: Iterable[bytes]) -> Iterator[bytes]:
+    """The lines in a sequence of bytes that comes in pieces, without their ends; the last one need not have one."""
     rest: list[bytes] = []
-    for start in range(0, source.size, _STEP):
-        head, *others = source.read(start, min(_STEP, source.size - start)).split(b"\n")
+    for piece in pieces:
+        head, *others = piece.split(b"\n")
         rest.append(head)
         for line in others:
             yield b"".join(rest)
@@ -64,15 +70,30 @@ def spell(text: str) -> bytes:
     return json.dumps({FIELD: text}, ensure_ascii=False).encode() + b"\n"
 
 
-def documents(source: Source, name: str) -> Iterator[str]:
-    """The documents of a committed file that is called ``name``; empty lines are none.
+class Row(NamedTuple):
+    """A document, and the line that it stands in, without its end: where it begins, in bytes."""
+
+    text: str
+    line: bytes
+    offset: int
+
+
+def rows(source: Source, name: str) -> Iterator[Row]:
+    """The documents of a committed file that is called ``name``, with their lines; empty lines are none.
 
     Raises ``BadDocument`` with the file and the line.
     """
+    offset = 0
     for number, line in enumerate(lines(source), 1):
         if line.strip():
             try:
                 text = parse(line)
             except BadDocument as error:
                 raise BadDocument(f"{name}:{number}: {error}") from None
-            yield text
+            yield Row(text, line, offset)
+        offset += len(line) + 1
+
+
+def documents(source: Source, name: str) -> Iterator[str]:
+    """The same without the lines."""
+    return (row.text for row in rows(source, name))

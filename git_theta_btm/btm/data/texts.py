@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import glob
 import os
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,7 +12,9 @@ from ...errors import ThetaError
 from ...manifest import is_manifest, loads
 from ...repository import Repository, read_stub
 from ...source import BytesSource, FileSource, Source
-from ..places import DATA, text
+from ..places import DATA, SPLITS, text
+
+_SUFFIX = ".jsonl"
 
 
 @contextmanager
@@ -33,8 +36,26 @@ def opened(repository: Repository, domain: str, split: str, revision: str | None
             yield FileSource(file.fileno())
     else:
         raise ThetaError(
-            f"there is no {path}: 'git btm data add {domain} FILE...' makes it, 'git btm data ls' lists all"
+            f"there is no {path}: 'git btm data add {domain} FILE...' adds it, 'git btm data ls' lists all"
         )
+
+
+def present(repository: Repository, domain: str, split: str) -> bool:
+    """Whether the worktree has the file of a split, or what stands for it."""
+    return os.path.isfile(repository.absolute(text(domain, split)))
+
+
+def listed(repository: Repository, revision: str | None = None) -> list[tuple[str, str]]:
+    """Every domain and split that the worktree or a commit has a file of, by name. Raises ``ThetaError``."""
+    if revision is None:
+        pattern = os.path.join(glob.escape(repository.absolute(DATA)), "*", "*" + _SUFFIX)
+        paths = [os.path.relpath(path, repository.worktree()) for path in glob.glob(pattern)]
+    else:
+        paths = repository.git.fields("ls-tree", "-r", "-z", "--full-tree", "--name-only", revision, "--", f"{DATA}/")
+    rows = [path.removesuffix(_SUFFIX).split("/") for path in paths if path.endswith(_SUFFIX)]
+    order = {split: number for number, split in enumerate(SPLITS)}
+    found = [(row[1], row[2]) for row in rows if len(row) == 3]
+    return sorted(found, key=lambda item: (item[0], order.get(item[1], len(order)), item[1]))
 
 
 def _committed(repository: Repository, path: str, revision: str) -> Source:

@@ -64,28 +64,31 @@ def stream(source: Source, name: str, by: tuple[str, str], cache: str) -> Stream
             return Stream(_mapped(path, kind), digest)
     found = tokenizer(*by)
     kind = dtype(found.vocabulary)
-    checked = _Checked(source)
     path = _path(cache, digest, kind)
-    _write(path, _encoded(documents(checked, name), found, kind))
-    if checked.hash.hexdigest() != text:
-        os.unlink(path)
-        raise ThetaError(f"{name} changed while it was read")
+    _write(path, _encoded(_Expected(source, name, text).documents(), found, kind))
     return Stream(_mapped(path, kind), digest)
 
 
-class _Checked:
-    """A source that is read from its start to its end, and hashed meanwhile."""
+class _Expected:
+    """A source that is read from its start to its end, and has to have a digest."""
 
-    def __init__(self, source: Source) -> None:
-        self.size, self._source, self.hash = source.size, source, sha256()
+    def __init__(self, source: Source, name: str, digest: str) -> None:
+        self.size, self._source, self._name, self._digest = source.size, source, name, digest
+        self._hash = sha256()
 
     def read(self, offset: int, size: int) -> bytes:
         data = self._source.read(offset, size)
-        self.hash.update(data)
+        self._hash.update(data)
         return data
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.read(offset, len(buffer))
+
+    def documents(self) -> Iterator[str]:
+        """All documents. Raises ``ThetaError`` at the end if they are not those that were expected."""
+        yield from documents(self, self._name)
+        if self._hash.hexdigest() != self._digest:
+            raise ThetaError(f"{self._name} changed while it was read")
 
 
 def _cache(repository: Repository) -> str:

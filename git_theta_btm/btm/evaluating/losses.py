@@ -33,8 +33,8 @@ def log_probs(
     model.eval()  # type: ignore[no-untyped-call]
     try:
         for start in range(0, full, step):
-            rows = tokens[start * block : min(start + step, full) * block]
-            found[start : start + step] = _run(model, rows.reshape(-1, block))
+            stop = min(start + step, full)
+            found[start:stop] = _run(model, tokens[start * block : stop * block].reshape(-1, block))
         if rest > 1:
             found[full, : rest - 1] = _run(model, tokens[full * block :].reshape(1, -1))[0]
     finally:

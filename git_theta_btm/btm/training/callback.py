@@ -1,0 +1,92 @@
+"""A callback for anybody's own ``transformers.Trainer``: each checkpoint that it saves becomes a commit.
+
+    trainer = Trainer(..., callbacks=[ThetaCallback(branch="legal", domain="legal")])
+
+No worktree and no index is changed, so the branch must not be checked out. Whoever imports this module uses
+transformers already.
+"""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+from transformers import TrainerCallback
+
+from ...errors import ThetaError
+from ...repository import Repository
+from ..experts import Checkpoint
+from ..places import MODEL
+from .committing import Content, Line, commit_of, holder
+from .records import latest, message
+from .restoring import files, place
+
+
+class ThetaCallback(TrainerCallback):
+    """Commits each checkpoint folder to a branch: the model in ``path``, the state of the training in ``training/``.
+
+    The branch is called like the trainer's output folder unless one is named; a new one begins at HEAD. ``text`` is
+    the title of the commits, in which ``{step}`` and ``{domain}`` are filled in. With ``optimizer=False`` the state of
+    the training is left out. Files of tensors are tracked from the first commit on.
+
+    Raises ``ThetaError`` when the training begins if there is no repository, or the branch is checked out.
+    """
+
+    def __init__(  # noqa: PLR0913 - one for each option
+        self,
+        branch: str | None = None,
+        path: str = MODEL,
+        message: str = "step {step}",
+        *,
+        domain: str = "",
+        optimizer: bool = True,
+        repository: str = ".",
+    ) -> None:
+        self.branch, self.path, self.message = branch, path.strip("/"), message
+        self.domain, self.optimizer = domain, optimizer
+        self.last = ""  # the commit of the last checkpoint
+        self._repository = Repository(repository)
+        self._losses: list[float] = []
+
+    def _line(self, args: Any) -> Line:
+        name = self.branch or os.path.basename(os.path.normpath(args.output_dir))
+        ref = f"refs/heads/{name}"
+        git = self._repository.git
+        if name[:1] == "-" or git.run("check-ref-format", ref, check=False).returncode:
+            raise ThetaError(f"{name!r} is no name for a branch")
+        if where := holder(git, ref):
+            raise ThetaError(f"branch {name} is checked out in {where}: name another one, or 'git switch' there first")
+        return Line(self._repository, ref)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Raise ``ThetaError`` now rather than after hours."""
+        if state.is_world_process_zero:
+            self._line(args)
+
+    def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Remember the loss."""
+        if "loss" in kwargs["logs"]:
+            self._losses.append(float(kwargs["logs"]["loss"]))
+
+    def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Commit what was saved."""
+        if not state.is_world_process_zero:
+            return
+        line = self._line(args)
+        folder = os.path.join(args.output_dir, f"checkpoint-{state.global_step}")
+        loss = sum(self._losses) / len(self._losses) if self._losses else None
+        self._losses = []
+        before = latest(line.git, line.tip() or "HEAD") if line.tip() or commit_of(line.git, "HEAD") else None
+        seed = before.checkpoint.seed if before and before.checkpoint.domain == self.domain else None
+        tokens = int(getattr(state, "num_input_tokens_seen", 0) or 0)
+        checkpoint = Checkpoint(self.domain, state.global_step, tokens, seed, loss)
+        title = self.message.format(step=state.global_step, domain=self.domain)
+        self.last = line.add(self._content(folder), message(title, checkpoint))
+
+    def _content(self, folder: str) -> Content:
+        found = {}
+        for path, file in files(folder, training=self.optimizer).items():
+            inside, _, rest = path.partition("/")
+            found[f"{self.path}/{rest}" if inside == MODEL else path] = file
+        state = {str(place(name)).partition("/")[0] for name in ("optimizer.pt", "adapter_config.json")}
+        return Content(found, (self.path, *sorted(state)), track=True)
