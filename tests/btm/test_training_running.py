@@ -1,56 +1,29 @@
-"""Trainings, run for real on tiny models: what is committed, how it resumes, and what it leaves alone."""
+"""Trainings, run for real on tiny models: what is committed, what changes, and what is left alone."""
 
 from __future__ import annotations
 
 import json
-import os
 import shutil
-import signal
 import sys
-from collections.abc import Callable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
 
 import pytest
-from conftest import Repo, surroundings
-from conftest import install as install_filters
+from conftest import Repo
+from grove import SETTINGS, WARNINGS, digest, entries, in_a_child, plant, request, torch
 
 from git_theta_btm.btm import settings as btm_settings
 from git_theta_btm.btm.models import ModelAt
-from git_theta_btm.btm.places import PATTERNS
 from git_theta_btm.btm.training.branching import Point, branch, from_mixture, line
 from git_theta_btm.btm.training.branching import seeds as saved_seeds
 from git_theta_btm.btm.training.committing import Content, Line
 from git_theta_btm.btm.training.records import latest, origin, records
-from git_theta_btm.btm.training.requests import Part, Request, loads, seed_stop
+from git_theta_btm.btm.training.requests import Part, loads
 from git_theta_btm.btm.training.running import run
 from git_theta_btm.errors import ThetaError, UsageError
 from git_theta_btm.repository import Repository
-from git_theta_btm.setup.attributes import track
 
-torch = pytest.importorskip("torch")
-pytest.importorskip("transformers")
-pytestmark = pytest.mark.filterwarnings("ignore::DeprecationWarning", "ignore::FutureWarning", "ignore::UserWarning")
-
-CONFIG = {
-    "model_type": "gpt2", "architectures": ["GPT2LMHeadModel"], "vocab_size": 258, "n_positions": 64, "n_embd": 32,
-    "n_layer": 2, "n_head": 2, "bos_token_id": 256, "eos_token_id": 256,
-}  # fmt: skip
-SETTINGS = """
-version = 1
-model = "init"
-domains = ["code", "legal"]
-[text]
-block = 32
-[training]
-steps = 8
-batch = 4
-micro_batch = 2
-save_every = 2
-learning_rate = 0.01
-warmup = 0.0
-"""
+pytestmark = WARNINGS
 
 
 @pytest.fixture(autouse=True)
@@ -58,62 +31,14 @@ def one_thread() -> None:
     torch.set_num_threads(1)
 
 
-def populate(repo: Repo) -> None:
-    """Two domains, and a model of two layers with dropout, whose random numbers have to go on as well."""
-    track(Repository(str(repo.path)), PATTERNS)
-    texts = {"code": "def f(x):\n    return x + {}\n", "legal": "The party of the {} part shall not be liable.\n"}
-    for domain, text in texts.items():
-        for split, count in (("train", 60), ("valid", 6)):
-            lines = "".join(json.dumps({"text": text.format(number)}) + "\n" for number in range(count))
-            repo.write(f"data/{domain}/{split}.jsonl", lines.encode())
-    repo.write("init/config.json", json.dumps(CONFIG).encode())
-    repo.write("btm.toml", SETTINGS.encode())
-    repo.commit("text")
-
-
 @pytest.fixture(scope="module")
 def planted(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A seed of four updates, and a branch for each of two experts."""
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in surroundings(tmp_path_factory.mktemp("home")).items():
-            patch.setenv(name, value)
-        torch.set_num_threads(1)
-        repo = Repo(tmp_path_factory.mktemp("planted") / "repo")
-        repo.path.mkdir()
-        repo.git("init", "--quiet", "--initial-branch=main")
-        install_filters(repo)
-        populate(repo)
-        run(seed_request(repo))
-        for domain in ("code", "legal"):
-            branch(Repository(str(repo.path)), domain, Point())
-    return repo.path
+    return plant(tmp_path_factory)
 
 
 @pytest.fixture
 def grove(planted: Path, tmp_path: Path) -> Repo:
     return Repo(Path(shutil.copytree(planted, tmp_path / "grove", symlinks=True)))
-
-
-def seed_request(repo: Repo, **changes: Any) -> Request:
-    found = btm_settings.load(str(repo.path))
-    request = Request(
-        str(repo.path), "refs/heads/main", ("code", "legal"), seed_stop(found), found, balance="equal"
-    )
-    return replace(request, **changes)
-
-
-def request(repo: Repo, domain: str = "code", **changes: Any) -> Request:
-    found = btm_settings.load(str(repo.path))
-    made = Request(str(repo.path), f"refs/heads/{domain}", (domain,), found.training.steps, found)
-    return replace(made, **changes)
-
-
-def digest(repo: Repo, revision: str) -> str:
-    return ModelAt(Repository(str(repo.path)), revision).digest
-
-
-def entries(repo: Repo, revision: str) -> dict[str, str]:
-    return {entry.name: str(entry.digest) for entry in repo.manifest("model/model.safetensors", revision).entries}
 
 
 # -- what is committed -------------------------------------------------------------------------------------------------
@@ -181,82 +106,6 @@ def test_text_that_came_later_comes_along(grove: Repo) -> None:
 
 
 # -- training ----------------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def reference(planted: Path, tmp_path_factory: pytest.TempPathFactory) -> str:
-    """The digest of the expert, trained without an interruption."""
-    repo = Repo(Path(shutil.copytree(planted, tmp_path_factory.mktemp("reference") / "repo", symlinks=True)))
-    with pytest.MonkeyPatch.context() as patch:
-        for name, value in surroundings(tmp_path_factory.mktemp("home")).items():
-            patch.setenv(name, value)
-        torch.set_num_threads(1)
-        done = run(request(repo))
-    assert done.checkpoint.step == 8
-    assert repo.git("worktree", "list").count("\n") == 0
-    return digest(repo, "code")
-
-
-def in_a_child(action: Callable[[], object]) -> int:
-    """Do something in a process of its own; the signal that ended it, or its exit code, negative."""
-    child = os.fork()
-    if not child:
-        code = 1
-        try:
-            action()
-            code = 0
-        finally:
-            os._exit(code)
-    status = os.waitpid(child, 0)[1]
-    return os.WTERMSIG(status) if os.WIFSIGNALED(status) else -os.WEXITSTATUS(status)
-
-
-def killed_at(event: str, count: int) -> Callable[..., None]:
-    """A hook that kills this process, at once, when something happens for the so-manieth time."""
-    seen = 0
-
-    def hook(name: str, arguments: object) -> None:
-        nonlocal seen
-        if name == event:
-            seen += 1
-            if seen == count:
-                os.kill(os.getpid(), signal.SIGKILL)
-
-    return hook
-
-
-@pytest.mark.parametrize(
-    ("event", "count"),
-    [("subprocess.Popen", 12), ("subprocess.Popen", 25), ("subprocess.Popen", 40), ("subprocess.Popen", 60),
-     ("os.rename", 2), ("os.rename", 3), ("shutil.rmtree", 1)],
-)  # fmt: skip
-@pytest.mark.parametrize("optimizer", [True, False])
-def test_killed_anywhere_it_goes_on_as_if_nothing_had_been(
-    grove: Repo, reference: str, event: str, count: int, *, optimizer: bool
-) -> None:
-    """Parameter for parameter, also where commits hold no state of the optimizer: the run's own folder does."""
-    wanted = request(grove, optimizer=optimizer)
-
-    def killed() -> None:
-        sys.addaudithook(killed_at(event, count))
-        run(wanted)
-
-    in_a_child(killed)  # a late event may come after the end
-    assert ModelAt(Repository(str(grove.path)), "code").model() is not None
-    assert in_a_child(lambda: run(wanted)) == 0
-    found = latest(Repository(str(grove.path)).git, "code")
-    assert found and found.checkpoint.step == 8
-    assert found.checkpoint.tokens == 8 * 4 * 32
-    assert digest(grove, "code") == reference
-    assert grove.git("fsck", "--strict") == ""
-
-
-def test_a_clone_goes_on_too(grove: Repo, reference: str, tmp_path: Path) -> None:
-    run(request(grove, stop=6))
-    other = Repo(Path(shutil.copytree(grove.path, tmp_path / "other", symlinks=True)))
-    shutil.rmtree(other.path / ".git/btm")
-    run(request(other))
-    assert digest(other, "code") == reference
 
 
 def test_what_is_done_is_not_done_again(grove: Repo) -> None:
@@ -361,15 +210,15 @@ def test_a_branch_that_the_user_is_on(grove: Repo) -> None:
 def test_what_is_not_committed_stays(grove: Repo) -> None:
     """The commits wait until what is in the way is not."""
     grove.git("switch", "--quiet", "code")
-    grove.write("model/config.json", b"{}")
+    grove.write("training/trainer_state.json", b"{}")
     run(request(grove))
-    assert (grove.path / "model/config.json").read_bytes() == b"{}"
+    assert (grove.path / "training/trainer_state.json").read_bytes() == b"{}"
     first = origin(Repository(str(grove.path)).git, "code")
     assert first and grove.git("rev-parse", "code") == first.commit
     line_ = line(Repository(str(grove.path)), "code")
     assert "refs/btm/runs/heads/code" in line_.settle()
     grove.write("btm.toml", SETTINGS.encode() + b"# more\n")
-    grove.git("checkout", "model/config.json")
+    grove.git("checkout", "training/trainer_state.json")
     assert line_.settle() == ""
     assert latest(Repository(str(grove.path)).git, "code").checkpoint.step == 8  # type: ignore[union-attr]
     assert grove.status() == " M btm.toml"
@@ -457,8 +306,3 @@ def test_a_sweep_tries_each_layer(grove: Repo) -> None:
     assert grove.git("branch", "--format=%(refname:short)").split() == ["code", "legal", "main"]
     assert forget(repository.git, ["code"]) == 2
     assert windows(4, 2) == ["0-1", "1-2", "2-3"]
-
-
-@pytest.fixture
-def quiet() -> Iterator[None]:
-    yield

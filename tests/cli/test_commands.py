@@ -320,7 +320,7 @@ def test_status_of_stubs_and_missing_objects(theta: Theta, model: Repo) -> None:
 
 def test_status_of_a_conflict(theta: Theta, model: Repo) -> None:
     model.git("checkout", "--quiet", "-b", "side")
-    model.write(NAME, STATE | {"h.0.w": STATE["h.0.w"] + 1})
+    model.write(NAME, STATE | {"h.0.w": STATE["h.0.w"][:1]})
     model.commit()
     model.git("checkout", "--quiet", "main")
     model.write(NAME, STATE | {"h.0.b": STATE["h.0.b"] + 1})
