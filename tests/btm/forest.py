@@ -23,7 +23,7 @@ from git_theta_btm.repository import Repository
 BLOCK = 48
 TEXT = Text("bytes", BLOCK)
 DOMAINS = ("sums", "tales")
-_WORDS = [
+_WORDS = "the a old grey fox bear queen river walked slept sang under over tree hill then again softly".split(" ")
     "the",
     "a",
     "old",

@@ -13,6 +13,7 @@ from conftest import Repo
 from forest import BLOCK, DOMAINS, forest, opened, planted, stream  # noqa: F401
 
 from git_theta_btm.btm.cli.ensemble import ensemble as command
+from git_theta_btm.btm.ensembling import gathering
 from git_theta_btm.btm.ensembling.clustering import EVERY, priors
 from git_theta_btm.btm.ensembling.ensembles import Ensemble, Member, loads, members, prior, read
 from git_theta_btm.btm.ensembling.mixing import run
@@ -202,3 +203,18 @@ def test_an_ensemble_of_clusters(forest: Repo) -> None:  # noqa: F811
             stream("sums", 9, 2),
             RUNNING,
         )
+
+
+def test_many_experts_and_losses_that_do_not_fit_in_memory(forest: Repo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    repository, tokens = opened(forest), stream("sums", 5, 3)
+    names = [f"expert-{number}" for number in range(64)]
+    for number, name in enumerate(names):
+        forest.git("branch", name, DOMAINS[number % 2])
+    many = Ensemble(members(repository, names))
+    within = run(repository, many, tokens, RUNNING)
+    monkeypatch.setattr(gathering, "_MEMORY", 1)
+    assert run(repository, many, tokens, RUNNING) == within
+    assert list((forest.path / ".git/btm/losses").iterdir()) == []
+    two = run(repository, Ensemble(members(repository, DOMAINS)), tokens, RUNNING)
+    assert within.score.perplexity == pytest.approx(two.score.perplexity, rel=1e-9)
+    assert sum(within.shares[::2]) == pytest.approx(two.shares[0])

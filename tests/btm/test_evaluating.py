@@ -16,6 +16,9 @@ from forest import BLOCK, DOMAINS, TEXT, forest, opened, planted  # noqa: F401
 
 from git_theta_btm.btm.cli.evaluate import eval as command
 from git_theta_btm.btm.data.tokens import load
+from git_theta_btm.btm.ensembling.ensembles import Ensemble, members
+from git_theta_btm.btm.ensembling.generation import Drawing
+from git_theta_btm.btm.ensembling.writing import write
 from git_theta_btm.btm.evaluating import cells
 from git_theta_btm.btm.evaluating.cells import Running, evaluate, mean, subject, text
 from git_theta_btm.btm.evaluating.fewshot import read
@@ -189,6 +192,17 @@ doc_to_text: ""
 doc_to_target: "{{text}}"
 metric_list: [{metric: byte_perplexity}]
 """
+ANSWERS = """\
+task: answers
+dataset_path: json
+dataset_kwargs: {data_files: {test: answers.jsonl}}
+test_split: test
+output_type: generate_until
+doc_to_text: "{{question}}"
+doc_to_target: "{{answer}}"
+generation_kwargs: {until: ["\\n"], max_gen_toks: 40}
+metric_list: [{metric: exact_match}]
+"""
 
 
 @pytest.mark.filterwarnings("ignore")  # of lm-eval and what it imports
@@ -202,17 +216,24 @@ def test_tasks_of_lm_eval(forest: Repo, monkeypatch: pytest.MonkeyPatch, tmp_pat
     forest.write("letters.jsonl", "".join(json.dumps(row) + "\n" for row in rows).encode())
     forest.write("rolling.yaml", ROLLING.encode())
     forest.write("texts.jsonl", json.dumps({"text": "1+1=2;\n2+2=4;\n" * 8}).encode() + b"\n")
-    done = invoke("sums", "main", "--fewshot", "letters.yaml", "--fewshot", "rolling.yaml", "--json")
+    forest.write("answers.yaml", ANSWERS.encode())
+    alone = write(opened(forest), Ensemble(members(opened(forest), ["sums"])), "1+1=", 40, Drawing())
+    answer = {"question": "1+1=", "answer": alone.partition("\n")[0]}
+    forest.write("answers.jsonl", json.dumps(answer).encode() + b"\n")
+    tasks = [word for name in ("letters", "rolling", "answers") for word in ("--fewshot", f"{name}.yaml")]
+    done = invoke("sums", "main", *tasks, "--json")
     found = {(row["model"], row["task"]): row for row in json.loads(done.stdout)["results"]}
     assert found["sums", "letters"]["metric"] == "acc"
     assert found["sums", "letters"]["examples"] == 6
     assert found["sums", "letters"]["value"] >= 0.5
+    assert found["sums", "answers"]["value"] == 1  # what it writes, it is asked for
     assert 1 < found["sums", "rolling"]["value"] < found["main", "rolling"]["value"]
 
 
 def test_files_that_are_no_tasks(tmp_path: Path) -> None:
     for content, words in (
-        (b"[]", "no task"), (b"task: [", "while parsing"), (b"\xff\xfe\x00", "no text in UTF-8"), (b"task: 3", "no task"),
+        (b"[]", "no task"), (b"task: [", "while parsing"), (b"\xff\xfe\x00", "no text in UTF-8"),
+        (b"task: 3", "no task"),
         (b"task: a\nprocess_docs: !function evil.run\n", "would run code"),
         (b"task: a\nx: !!python/object/apply:os.system [ls]\n", "would run code"),
     ):  # fmt: skip
