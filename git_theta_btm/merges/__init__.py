@@ -119,6 +119,7 @@ class Strategy:
     """Base of all strategies. Raises ``UsageError`` for an option outside its range."""
 
     needs_base: ClassVar[bool] = False  # it makes no sense without a common ancestor
+    takes_base: ClassVar[bool] = False  # it does something else where there is one
     ordered: ClassVar[bool] = False  # the order of the tips matters; else they come sorted, so that it cannot
     whole: ClassVar[bool] = False  # it sees each parameter whole, in its shape
     exact: ClassVar[bool] = True  # the same bits on every machine; false where a matrix library has a hand in it

@@ -25,6 +25,7 @@ _SPREAD = 1.5  # Tukey's fence, from the median
 class ArceeFusion(Strategy):
     """The first model, or the base, with the other's elements where they matter most."""
 
+    takes_base: ClassVar[bool] = True
     ordered: ClassVar[bool] = True
     whole: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False  # an only model is not what the base becomes

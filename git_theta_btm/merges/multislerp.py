@@ -25,6 +25,7 @@ _DELTAS = "turn what was learned since the base where there is one, instead of t
 class MultiSlerp(Linear):
     """The mean of the models on a sphere."""
 
+    takes_base: ClassVar[bool] = True
     shares: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False  # it is, if normalised
 

@@ -19,6 +19,7 @@ from . import Array, Measures, Strategy, Tile, option
 class NearSwap(Strategy):
     """The first model, or the base, with the other's elements where they are near."""
 
+    takes_base: ClassVar[bool] = True
     ordered: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False  # an only model is not what the base becomes
     most: ClassVar[int | None] = 2

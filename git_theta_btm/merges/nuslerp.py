@@ -24,6 +24,7 @@ _DELTAS = "turn what was learned since the base where there is one, instead of t
 class NuSlerp(Linear):
     """A point of the arc between two models, or what they learned."""
 
+    takes_base: ClassVar[bool] = True
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2
 
@@ -41,6 +42,7 @@ class NuSlerp(Linear):
 class NuSlerpRows(Strategy):
     """As nuslerp, with an arc for each row or column."""
 
+    takes_base: ClassVar[bool] = True
     whole: ClassVar[bool] = True
     least: ClassVar[int] = 2
     most: ClassVar[int | None] = 2

@@ -21,6 +21,7 @@ _PARALLEL = 0.9995
 class Slerp(Linear):
     """A point of the arc between two models, or the base and one."""
 
+    takes_base: ClassVar[bool] = True
     ordered: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False  # an only model is no end of the way from the base
     most: ClassVar[int | None] = 2

@@ -121,7 +121,8 @@ class Computation:
         self.tensor, self.entry = first.tensor, first
         self._width = width_of(first.tensor)
         self._kind = _real(first)
-        self.has_base = models.base is not None and step.name in models.base.entries
+        wanted = self.strategy.needs_base or self.strategy.takes_base
+        self.has_base = wanted and models.base is not None and step.name in models.base.entries
         places = [*step.tips, *([BASE] if self.has_base else [])]
         self._sources = [models.source(place, step.name) for place in places]
         self._entries = [models.at(place).entries[step.name] for place in places]

@@ -100,6 +100,7 @@ class _Planner:
         entries = [self._sides[index][name] for index in having]
         base = self._base.get(name) if self._base is not None else None
         same = all(_same(entry, entries[0]) for entry in entries[1:])
+        self._check_count(choice, len(having))
         taken = choice.strategy.choice(len(having))
         if taken == BASE and base is None:
             raise MergeConflict("is not in the base")
@@ -135,6 +136,7 @@ class _Planner:
     ) -> None:
         """Raise ``MergeConflict`` unless these tensors can be computed with."""
         strategy = choice.strategy
+        base = base if strategy.needs_base or strategy.takes_base else None
         for entry in (*entries, *([base] if base else [])):
             if not _computable(entry):
                 raise MergeConflict(
@@ -142,11 +144,16 @@ class _Planner:
                 )
         if strategy.needs_base and base is None:
             raise MergeConflict(f"has no base, which {choice.name} needs: the models have no common ancestor with it")
-        if len(entries) < strategy.least or (strategy.most and len(entries) > strategy.most):
-            raise UsageError(f"{choice.name} cannot merge {len(entries)} models")
         places = [*having, *([BASE] if base else [])]
         for place, entry in zip(places, (*entries, *([base] if base else [])), strict=True):
             self._check_shape(entries[0], entry, self._rows.get(place))
+
+    def _check_count(self, choice: Choice, count: int) -> None:
+        most = choice.strategy.most
+        if count == 1 < len(self._sides):
+            return  # nobody else has it: there is nothing to merge
+        if count < choice.strategy.least or (most is not None and count > most):
+            raise UsageError(f"{choice.name} cannot merge {count} models")
 
     def _check_shape(self, ours: Entry, entry: Entry, rows: Rows | None) -> None:
         shape, expected = entry.tensor.shape, ours.tensor.shape

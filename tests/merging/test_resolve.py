@@ -154,3 +154,15 @@ def test_rules_choose_by_name() -> None:
     assert second == Step("b", take=1)
     assert first.choice
     assert sorted(first.choice.weights) == [1.0, 3.0]
+
+
+def test_a_base_of_another_shape_is_nothing_to_those_that_need_none() -> None:
+    tips, base = [model(w="F32[4]=a"), model(w="F32[4]=b")], model(w="F32[3]=c")
+    assert step(tips, base).choice
+    with pytest.raises(MergeConflict, match="shapes"):
+        step(tips, base, Recipe("ties"))
+
+
+def test_theirs_is_one_of_two() -> None:
+    with pytest.raises(UsageError, match="theirs cannot merge 3 models"):
+        step([model(w=F + name) for name in "abc"], None, Recipe("theirs"))
