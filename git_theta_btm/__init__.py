@@ -1,11 +1,12 @@
 """Version machine-learning models parameter by parameter in Git.
 
-``open`` and ``open_zarr`` read models from Python, ``save`` commits one. Importing the package must stay free: the
+``open`` and ``open_zarr`` read models from Python, ``save`` commits one, ``ThetaCallback`` all that a transformers Trainer
+saves. Importing the package must stay free: the
 filters start with it on every ``git status``.
 """
 
 __version__ = "0.1.0"
-__all__ = ["Checkpoint", "open", "open_zarr", "save"]
+__all__ = ["Checkpoint", "ThetaCallback", "open", "open_zarr", "save"]
 
 
 def __getattr__(name: str) -> object:
@@ -13,5 +14,6 @@ def __getattr__(name: str) -> object:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
     from importlib import import_module
 
-    home = {"open_zarr": ".zarr.exporting", "save": ".saving"}.get(name, ".api")
+    homes = {"ThetaCallback": ".btm.training.callback", "open_zarr": ".zarr.exporting", "save": ".saving"}
+    home = homes.get(name, ".api")
     return getattr(import_module(home, __name__), name)

@@ -24,8 +24,28 @@ def test_the_demo_runs_as_written(tmp_path: Path) -> None:
     status = subprocess.run(["git", "status", "--short"], cwd=tmp_path / "demo", capture_output=True, check=True)
     assert status.stdout == b""
     changed = subprocess.run(
-        ["git", "diff", "main", "legal"], cwd=tmp_path / "demo", capture_output=True, text=True, check=True
+        ["git", "diff", "legal~1", "legal"], cwd=tmp_path / "demo", capture_output=True, text=True, check=True
     ).stdout
     assert re.findall(r"^\+param (\S+)", changed, re.MULTILINE) == [
         f"h.{layer}.{part}.weight" for layer in (3, 4) for part in ("attn", "mlp")
     ]
+
+
+def perplexities(directory: Path, *words: str) -> dict[str, dict[str, float]]:
+    """Perplexity by model and by domain, as ``git btm eval --json`` has them."""
+    done = subprocess.run(["git", "btm", "eval", *words, "--json"], cwd=directory, capture_output=True, check=True)
+    found: dict[str, dict[str, float]] = {}
+    for row in json.loads(done.stdout)["rows"]:
+        found.setdefault(row["model"], {})[row["domain"]] = row["perplexity"]
+    return found
+
+
+def test_branch_train_merge_runs_as_written(tmp_path: Path) -> None:
+    """And does what the paper says, as far as a model of 100,000 parameters can."""
+    pytest.importorskip("transformers")
+    script = "set -euo pipefail\n" + BLOCKS[2]
+    environment = {**os.environ, "OMP_NUM_THREADS": "1"}
+    done = subprocess.run(
+        ["bash", "-c", script], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 0, done.stderr

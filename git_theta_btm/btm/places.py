@@ -14,7 +14,7 @@ ENSEMBLES = "ensembles"  # ensembles/<name>.json
 SPLITS = ("train", "valid", "test")
 
 # What git theta tracks here. Text is stored in chunks, so that a domain adds its own bytes and no others.
-PATTERNS = ("model/*.safetensors", "training/*.pt", "training/*.pth", "data/**/*.jsonl")
+PATTERNS = ("model/*.safetensors", "adapter/*.safetensors", "training/*.pt", "training/*.pth", "data/**/*.jsonl")
 
 
 def text(domain: str, split: str) -> str:

@@ -8,15 +8,18 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from ..errors import ThetaError
-from ..git import Git
 from ..repository import Repository
 from . import trailers
 from .heads import Trees
 from .recipe import Gradient
 from .trailers import Expert, Record, dumps
 from .verifying import recorded
+
+if TYPE_CHECKING:
+    from git import Repo
 
 _GENERATIONS = 16  # merges of merges that a card goes back to
 
@@ -65,6 +68,10 @@ def card(repository: Repository, revision: str) -> Card:
     """The card of a merge. Raises ``ThetaError`` for a commit that records none."""
     commit, record = recorded(repository, revision)
     title, date = repository.git.text("log", "-1", "--format=%s%n%cI", commit).split("\n")
+    from git import Repo  # 0.1 s that only reports pay
+
+    with Repo(repository.common) as history:
+        experts = tuple(_ancestors(history, record, 1))
     return Card(
         commit=commit,
         title=title,
@@ -72,16 +79,16 @@ def card(repository: Repository, revision: str) -> Card:
         base=record.base,
         strategy=record.recipe.strategy,
         options={name: _text(value) for name, value in record.recipe.options.items()},
-        experts=tuple(_ancestors(repository.git, record, 1)),
+        experts=experts,
         files=tuple(_files(repository, commit)),
         trailers=tuple(dumps(record)),
     )
 
 
-def _ancestors(git: Git, record: Record, generation: int) -> Iterator[Ancestor]:
+def _ancestors(history: Repo, record: Record, generation: int) -> Iterator[Ancestor]:
     weights = record.recipe.weights or (1.0,) * len(record.experts)
     for expert, weight in zip(record.experts, weights, strict=True):
-        title, before = _before(git, expert)
+        title, before = _before(history, expert)
         known = before if generation < _GENERATIONS else None
         yield Ancestor(
             expert.name,
@@ -89,15 +96,18 @@ def _ancestors(git: Git, record: Record, generation: int) -> Iterator[Ancestor]:
             _text(weight),
             expert.mass,
             title,
-            tuple(_ancestors(git, known, generation + 1)) if known else (),
+            tuple(_ancestors(history, known, generation + 1)) if known else (),
             known.recipe.strategy if known else "",
         )
 
 
-def _before(git: Git, expert: Expert) -> tuple[str, Record | None]:
+def _before(history: Repo, expert: Expert) -> tuple[str, Record | None]:
     """The title of an expert's commit and the merge that it records; nothing of one that is not here."""
-    found = git.run("log", "-1", "--format=%B", expert.commit, "--", check=False)
-    message = found.stdout.decode(errors="replace")
+    try:
+        found = history.commit(expert.commit).message
+    except ValueError:  # the commit is not here, or the name is another object's
+        return "", None
+    message = found if isinstance(found, str) else found.decode(errors="replace")
     try:
         return message.partition("\n")[0], trailers.loads(message)
     except ThetaError:  # a trailer that somebody broke, or of a later version

@@ -116,11 +116,22 @@ class Merge:
 
     @cached_property
     def experts(self) -> list[Head]:
-        """The heads that count: HEAD does unless it is an ancestor of another one, which has all that it has."""
+        """The heads that count: HEAD does if it is no ancestor of another one, which has all that it has, and if a
+        model is another there than at the common ancestor."""
         for head in self.remotes:
             if not self._git.run("merge-base", "--is-ancestor", self.ours.commit, head.commit, check=False).returncode:
                 return self.remotes
-        return [self.ours, *self.remotes]
+        return [self.ours, *self.remotes] if self._trained() else self.remotes
+
+    def _trained(self) -> bool:
+        """Whether HEAD has a model that the common ancestor has not; text that is tracked has no parameters."""
+        if self.base is None:
+            return True
+        fields = self._git.fields("diff-tree", "-r", "-z", "--no-renames", self.base, self.ours.commit)
+        changed = (meta.split(" ")[3] for meta in fields[::2])
+        with self._git.blobs() as blobs:
+            texts = (read_manifest(blobs, oid) for oid in changed if oid.strip("0"))
+            return any(text is not None and loads(text).entries for text in texts)
 
 
 def common_ancestor(git: Git, heads: Sequence[str]) -> str | None:

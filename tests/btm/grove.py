@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import os
-import shutil
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
@@ -79,9 +78,7 @@ def plant(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def seed_request(repo: Repo, **changes: Any) -> Request:
     found = btm_settings.load(str(repo.path))
-    request = Request(
-        str(repo.path), "refs/heads/main", ("code", "legal"), seed_stop(found), found, balance="equal"
-    )
+    request = Request(str(repo.path), "refs/heads/main", ("code", "legal"), seed_stop(found), found, balance="equal")
     return replace(request, **changes)
 
 

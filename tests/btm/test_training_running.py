@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 from conftest import Repo
-from grove import SETTINGS, WARNINGS, digest, entries, in_a_child, plant, request, torch
+from grove import SETTINGS, WARNINGS, digest, entries, in_a_child, plant, request, seed_request, torch
 
 from git_theta_btm.btm import settings as btm_settings
 from git_theta_btm.btm.models import ModelAt
@@ -98,8 +98,7 @@ def test_no_branch_without_text_or_seed(grove: Repo) -> None:
 
 
 def test_text_that_came_later_comes_along(grove: Repo) -> None:
-    for split in ("train", "valid"):
-        shutil.copytree(grove.path / "data/code", grove.path / "data/medical", dirs_exist_ok=True)
+    shutil.copytree(grove.path / "data/code", grove.path / "data/medical")
     grove.commit("more text")
     branch(Repository(str(grove.path)), "medical", Point())
     assert grove.git("diff", "--name-only", "main", "medical") == ""
@@ -146,6 +145,28 @@ def test_resets_are_kept_to(grove: Repo) -> None:
     assert [row["step"] for row in state["log_history"]] == [6]
     assert state["global_step"] == 6
     assert state["log_history"][0]["learning_rate"] == pytest.approx(0.01 * 3 / 4)
+
+
+def test_a_seed_of_no_updates_and_a_dense_baseline(grove: Repo) -> None:
+    """The baseline goes on from the seed: same text, same schedule. One of another mixture cannot."""
+    grove.git("branch", "-m", "main", "old")
+    grove.git("switch", "--quiet", "-c", "main", "old~2")
+    settings = btm_settings.load(str(grove.path))
+    none = run(seed_request(grove, stop=0))
+    assert (none.checkpoint.step, none.checkpoint.tokens) == (0, 0)
+    dense = seed_request(grove, ref="refs/heads/dense", stop=settings.training.steps, eval_splits=("legal:valid",))
+    done = run(dense)
+    assert (done.checkpoint.step, done.checkpoint.domain) == (8, "")
+    assert done.trailers["Eval"].startswith("legal:valid=")
+    assert grove.git("log", "--format=%s", "dense").split("\n") == [
+        *(f"seed: step {step}" for step in (8, 6, 4, 2, 0)),
+        "text",
+    ]
+    assert digest(grove, "dense~2") == digest(grove, "old")
+    with pytest.raises(ThetaError, match="--balance equal"):
+        run(replace(dense, balance="proportional"))
+    with pytest.raises(ThetaError, match="the expert 'code'"):
+        run(replace(dense, ref="refs/heads/code"))
 
 
 # -- parts of a model --------------------------------------------------------------------------------------------------

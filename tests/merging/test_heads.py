@@ -69,11 +69,20 @@ def test_a_head_that_another_one_has_is_no_expert(repo: Repo, trees: Trees) -> N
     one, two = (Head(trees.git.text("rev-parse", name), name) for name in ("one", "two"))
     assert Merge(repository, [one, two], []).experts == [one, two]
     repo.git("checkout", "--quiet", "one")
-    found = Merge(repository, [two], ["x", "y"])
+    found = Merge(repository, [two], ["main", "y"])
     assert found.experts == [Head(one.commit, "one"), two]
-    assert found.base == "x"
+    assert found.base == "main"
     repo.git("checkout", "--quiet", "--detach")
     assert Merge(repository, [two], []).ours == Head(one.commit, "HEAD")
+
+
+def test_a_head_that_trained_nothing_is_no_expert(repo: Repo, trees: Trees) -> None:
+    one, two = (Head(trees.git.text("rev-parse", name), name) for name in ("one", "two"))
+    base = trees.git.text("rev-parse", "main")
+    repo.git("checkout", "--quiet", "main")
+    repo.write("notes.txt", b"text")
+    repo.commit("notes")
+    assert Merge(Repository(str(repo.path)), [one, two], [base]).experts == [one, two]
 
 
 def test_ancestors(trees: Trees) -> None:

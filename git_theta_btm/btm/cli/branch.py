@@ -34,12 +34,10 @@ def branch(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Make a branch for an expert of each domain, at a commit of the seed. One that is there stays as it is.
 
-    Of two saves that are as near to a share, one up to 0.5 takes the earlier, one above it the later. The new expert
-    goes on from the seed: optimizer, learning rate and the number of the step. What --reset names starts anew; the
-    first commit of the branch says so. It also has the text of the domain as HEAD has it.
+    Of two saves as near to a share, one up to 0.5 takes the earlier, one above it the later. The expert goes on from
+    the seed with all but what --reset names, as its first commit says. It has the domain's text as HEAD has it.
 
-    --from-mixture takes the mean of experts that are there already; auto weighs them by how likely each makes the
-    text of the new domain.
+    With --from-mixture, auto weighs the experts by how likely each makes the text of the new domain.
 
     \b
     Example:

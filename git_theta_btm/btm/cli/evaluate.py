@@ -30,6 +30,9 @@ class Request:
     history: bool
     average: str | None
     weights: str | None
+    fewshot: tuple[str, ...]
+    jsonl: str | None
+    share: str | None
     device: str | None
     force: bool
 
@@ -49,16 +52,7 @@ class Request:
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1; without it a GPU if there is one.")
 @click.option("--force", is_flag=True, help="Compute again what is known.")
 @as_json
-def eval(  # noqa: PLR0913 - one for each option
-    revisions: tuple[str, ...],
-    *,
-    below: float | None,
-    fewshot: tuple[str, ...],
-    jsonl: str | None,
-    share: str | None,
-    as_json: bool,
-    **options: Any,
-) -> None:
+def eval(revisions: tuple[str, ...], *, below: float | None, as_json: bool, **options: Any) -> None:
     """Evaluate models: the perplexity of a token, by windows of btm.toml's text.block tokens.
 
     Without REF it is the model that is checked out. Results are kept under refs/btm/evals, by the digests of model and
@@ -76,11 +70,10 @@ def eval(  # noqa: PLR0913 - one for each option
     request = Request(**options)
     try:
         settings = load(repository.worktree())
-        if share:
-            _share(repository, share)
+        _share(repository, request)
         subjects = _subjects(repository, revisions, request)
-        if fewshot:
-            _fewshot(repository, settings, subjects, fewshot, request, as_json=as_json)
+        if request.fewshot:
+            _fewshot(repository, settings, subjects, request, as_json=as_json)
             return
         names, found = _evaluated(repository, settings, subjects, request)
     except (ThetaError, OSError) as error:
@@ -88,11 +81,10 @@ def eval(  # noqa: PLR0913 - one for each option
             raise
         say(f"theta: {error}")
         click.get_current_context().exit(_CANNOT)
-    if share:
-        _share(repository, share)
+    _share(repository, request)
     _print(names, found, request.split, as_json=as_json)
-    if jsonl:
-        _append(jsonl, settings, names, found, request.split)
+    if request.jsonl:
+        _append(request.jsonl, settings, names, found, request.split)
     if below is not None and not all(line.worst < below for line in found):
         click.get_current_context().exit(1)
 
@@ -152,20 +144,15 @@ def _append(path: str, settings: Settings, names: list[str], found: list[Line], 
         file.write(log(found, names, split, text))
 
 
-def _share(repository: Repository, remote: str) -> None:
+def _share(repository: Repository, request: Request) -> None:
     from ..evaluating.results import Results
 
-    Results(repository.git).share(remote)
+    if request.share:
+        Results(repository.git).share(request.share)
 
 
-def _fewshot(  # noqa: PLR0913 - what a task needs
-    repository: Repository,
-    settings: Settings,
-    subjects: list[Subject],
-    tasks: tuple[str, ...],
-    request: Request,
-    *,
-    as_json: bool,
+def _fewshot(
+    repository: Repository, settings: Settings, subjects: list[Subject], request: Request, *, as_json: bool
 ) -> None:
     from ..evaluating.cells import placed
     from ..evaluating.fewshot import evaluate
@@ -175,7 +162,7 @@ def _fewshot(  # noqa: PLR0913 - what a task needs
         model = placed(item.load(), request.device)
         found += [
             {"model": item.label, "commit": item.commit, **row.fields()}
-            for row in evaluate(model, repository.worktree(), settings.text, tasks)
+            for row in evaluate(model, repository.worktree(), settings.text, request.fewshot)
         ]
     if as_json:
         dump(results=found)

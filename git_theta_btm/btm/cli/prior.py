@@ -38,12 +38,11 @@ def prior(  # noqa: PLR0913 - one for each option
 ) -> None:
     """Estimate how much each expert has to do with DOMAIN, and commit priors/DOMAIN.json.
 
-    Ensembles and merges take the file as their weights. em finds the weights under which the text is most likely; ema
-    is the moving average of BTM's code, paper the sum of its paper.
+    Ensembles and merges take the file as their weights. em finds those under which the text is most likely; ema is the
+    moving average of BTM's code.
 
     \b
     Example:
-      git btm prior legal
       git btm prior acl --experts legal,medical --samples 50
     """
     from ..ensembling.prior import Estimation, keep, measure
@@ -53,10 +52,8 @@ def prior(  # noqa: PLR0913 - one for each option
     found = measure(repository, names, domain, Estimation(split, samples, estimator, alpha, device, meter))
     meter.end()
     made = keep(repository, found, commit=commit) if output is None else ""
-    for path, text in ((output, json.dumps(found.document(), indent=2) + "\n"), (log, found.log())):
-        if path is not None:
-            with open(path, "w", encoding="utf-8") as file:
-                file.write(text)
+    _write(output, json.dumps(found.document(), indent=2) + "\n")
+    _write(log, found.log())
     if as_json:
         dump(**{**found.document(), "best": found.best, "made": made})
         return
@@ -65,3 +62,9 @@ def prior(  # noqa: PLR0913 - one for each option
     for line in columns([("expert", "weight", "perplexity"), *cells]):
         data(printable(line))
     say(f"{domain} is most like {found.best}")
+
+
+def _write(path: str | None, text: str) -> None:
+    if path is not None:
+        with open(path, "w", encoding="utf-8") as file:
+            file.write(text)

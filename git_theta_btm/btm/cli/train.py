@@ -62,7 +62,13 @@ class Wanted:
 @click.option("--trainable", default="", metavar="mlp|attn|GLOB", help="Train these parameters only.")
 @click.option("--lora", default="", metavar="r=8[,alpha=16,targets=A+B]", help="Train an adapter in adapter/.")
 @click.option("--lr-scale", default=1.0, metavar="FACTOR", help="Times the learning rate.")
-@click.option("--cmd", "command", default="", metavar="PROGRAM", help="Train by a program of your own.")
+@click.option(
+    "--cmd",
+    "command",
+    default="",
+    metavar="PROGRAM",
+    help="A program of yours; see BTM_* in its environment.",
+)
 @click.option("--eval-splits", default="", metavar="SPLIT,DOMAIN:SPLIT", help="Record the loss of these at each save.")
 @click.option("--no-optimizer", is_flag=True, help="Leave the state of the training out of commits.")
 @click.option("--drop-optimizer", is_flag=True, help="Commit its removal, and train nothing.")
@@ -89,16 +95,8 @@ def train(  # noqa: PLR0913 - one for each option
 ) -> int:
     """Train experts, each in a worktree and a process of its own, to the last of the steps in btm.toml.
 
-    Each save is a commit on the expert's branch. What is done is not done again: after an interruption, of whatever
-    kind, the same command goes on, and the result is the same. If one expert fails the others go on, and the exit code
-    is 1.
-
-    With --lora the model stays what it is: the adapter is committed as adapter/, bound to the version of the model that
-    it is for; on the expert's branch 'git theta add model/model.safetensors --update low-rank --from adapter/' applies
-    it, at the cost of its factors.
-
-    --cmd runs in the expert's worktree, finds text, model and budget in its environment (BTM_TRAIN, BTM_MODEL,
-    BTM_STEPS and more), and commits what is in model/ when it ends.
+    Each save is a commit on the branch. Interrupted, the same command goes on, to the same result. One that fails stops
+    no other; the exit code is 1. With --lora the model stays what it is; 'git theta add --update low-rank' applies it.
 
     \b
     Example:
@@ -110,15 +108,18 @@ def train(  # noqa: PLR0913 - one for each option
     if drop_optimizer:
         return _drop(repository, names)
     settings = launching(settled(load(repository.worktree()), pairs), launcher, jobs)
-    part = Part(layers, trainable, lora_options(lora) if lora else {}, lr_scale)
-    if layers:
-        parse_layers(layers)
     splits = tuple(filter(None, eval_splits.split(",")))
-    wanted = Wanted(part, not no_optimizer, splits, command)
+    wanted = Wanted(_part(layers, trainable, lora, lr_scale), not no_optimizer, splits, command)
     requests = _requests(repository, settings, names, wanted)
     done = plan(repository, requests) if dry_run else run(repository, requests, settings.launch)
     tell(done, as_json=as_json)
     return int(any(outcome.state == "failed" for outcome in done))
+
+
+def _part(layers: str, trainable: str, lora: str, lr_scale: float) -> Part:
+    if layers:
+        parse_layers(layers)
+    return Part(layers, trainable, lora_options(lora) if lora else {}, lr_scale)
 
 
 def tell(done: Sequence[Outcome], *, as_json: bool) -> None:

@@ -32,19 +32,26 @@ class Keeper(TrainerCallback):
         self._losses: list[tuple[int, float]] = []  # updates, and the mean of their losses
         self._logged = start.step
 
+    def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Save and log as the settings say now; transformers goes by what the checkpoint's state says."""
+        state.save_steps, state.logging_steps = args.save_steps, args.logging_steps
+
     def on_step_end(self, args: Any, state: Any, control: Any, **kwargs: Any) -> Any:
+        """End at the update that was asked for, with a save, and a log for each save."""
         if state.global_step >= self._request.stop:
             control.should_save = control.should_training_stop = True
         control.should_log = control.should_log or control.should_save
         return control
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Keep the mean loss since the last save."""
         logs = kwargs["logs"]
         if "loss" in logs:
             self._losses.append((state.global_step - self._logged, logs["loss"]))
             self._logged = state.global_step
 
     def on_save(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
+        """Commit what was saved."""
         if torch.distributed.is_initialized():
             torch.distributed.barrier()  # each process writes the state of its own random numbers
         if self._saver:
@@ -88,7 +95,9 @@ class Keeper(TrainerCallback):
         found = []
         for name in self._request.eval_splits:
             domain, _, split = name.rpartition(":")
-            tokens = load(self._repository, domain or self._request.domains[0], split, text, self._start.commit).tokens
+            tokens = load(
+                self._repository, domain or self._request.domains[0], split, text, self._start.commit or "HEAD"
+            ).tokens
             losses = -log_probs(model, tokens, text.block)
             found.append(f"{name}={np.nanmean(losses, dtype=np.float64):.6g}")
         return ",".join(found)

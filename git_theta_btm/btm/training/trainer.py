@@ -122,7 +122,8 @@ def arguments(training: Training, folder: str, processes: int, rate: float) -> T
 
 def write_state(folder: str, step: int) -> None:
     """A state without any memory but of the update's number, for a checkpoint that has none."""
-    state = TrainerState(global_step=step, train_batch_size=1, stateful_callbacks=[TrainerControl()])
+    controls: Any = [TrainerControl()]  # transformers fills in what it finds here, and nothing else
+    state = TrainerState(global_step=step, train_batch_size=1, stateful_callbacks=controls)
     state.save_to_json(os.path.join(folder, STATE))
 
 

@@ -53,12 +53,11 @@ def workplace(repository: Repository, ref: str) -> Iterator[str]:
     place = path(repository, ref)
     remove(repository, ref)
     os.makedirs(os.path.dirname(place), exist_ok=True)
-    branch = ref.startswith("refs/heads/") and not holder(repository.git, ref)
-    words = [name(ref)] if branch else ["HEAD"]
-    words = words if branch or not commit_of(repository.git, ref) else [ref]
-    git = repository.git.with_environment(**{SKIP: "1"})
+    there = commit_of(repository.git, ref)
+    branch = bool(there) and ref.startswith("refs/heads/") and not holder(repository.git, ref)
     options = ["--force", "--quiet"] if branch else ["--force", "--quiet", "--detach"]
-    git.run(*NO_HOOKS, *STUBS, "worktree", "add", *options, place, *words)
+    git = repository.git.with_environment(**{SKIP: "1"})
+    git.run(*NO_HOOKS, *STUBS, "worktree", "add", *options, place, name(ref) if branch else there or "HEAD")
     try:
         yield place
     finally:
