@@ -60,7 +60,7 @@ def test_nothing_is_wrong(repo: Repo) -> None:
 
 
 def test_a_clone_without_configuration(repo: Repo) -> None:
-    for section in ("filter.theta", "merge.theta"):
+    for section in ("filter.theta", "merge.theta", "merge.theta-ours"):
         repo.git("config", "--remove-section", section)
     check(repo, ("not-installed", ""), fixable=True)
 

@@ -89,7 +89,7 @@ def search(start: Weights, loss: Loss, evaluations: int) -> Soup:
     """Weights from ``start`` moved towards one expert or away from it, wherever that helps, in shorter and shorter
     steps, until as many merges have been evaluated."""
     best = Soup(normalised(start), loss(normalised(start)))
-    left = evaluations - 1
+    left, seen = evaluations - 1, {best.weights}
     for step in _STEPS:
         moved = True
         while moved and left > 0:
@@ -97,6 +97,9 @@ def search(start: Weights, loss: Loss, evaluations: int) -> Soup:
             for tried in _neighbours(best.weights, step):
                 if left <= 0:
                     break
+                if tried in seen:
+                    continue
+                seen.add(tried)
                 left -= 1
                 if (found := loss(tried)) < best.loss:
                     best, moved = Soup(tried, found), True

@@ -14,7 +14,7 @@ from .passing import Passing
 @click.option("--lazy", is_flag=True, help="Leave stubs, now and on later checkouts.")
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="URL [DIRECTORY]")
 def clone(arguments: tuple[str, ...], *, lazy: bool) -> int:
-    """Clone as 'git clone' does, and write the models faster.
+    """Clone as 'git clone' does, only faster.
 
     All options of 'git clone' can be given.
 

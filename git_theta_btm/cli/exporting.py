@@ -47,7 +47,7 @@ def export(word: str, *, directory: str, patterns: tuple[str, ...]) -> None:
 @click.option("--changed", is_flag=True, help="Take arrays that are not what was exported.")
 @click.argument("path")
 def import_(path: str, *, directory: str, force: bool, changed: bool) -> None:
-    """Write the arrays of a zarr group as a safetensors file.
+    """Write a zarr group as a safetensors file.
 
     An array that git theta export wrote gets the parameter's name back and is compared with its digest; any other is
     named after its path. The file is a new one with the same tensors, and not the file that was exported.

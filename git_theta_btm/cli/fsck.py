@@ -22,7 +22,7 @@ from .console import Meter, as_json, data, dump, number, printable, say, shown
 )
 @as_json
 def fsck(revisions: tuple[str, ...], *, objects: bool, fix: bool, remote: str | None, as_json: bool) -> int:
-    """Check that every version of every model can be rebuilt.
+    """Check that every version can be rebuilt.
 
     Looks at all manifests that git keeps: in commits, the index, stashes, reflogs and other worktrees. Each object is
     hashed once. The exit code is 1 if anything is wrong.

@@ -87,7 +87,7 @@ def merge(  # noqa: PLR0913 - one for each option
     explain: str | None,
     as_json: bool,
 ) -> int:
-    """Merge the models of any number of branches in one commit.
+    """Merge the models of any number of branches.
 
     git merges as 'git merge --no-ff -s theta' does, with its own messages and exit codes: models parameter by
     parameter, by a strategy, all other files as ever. Nothing is written unless all models can be merged. The commit
@@ -99,7 +99,7 @@ def merge(  # noqa: PLR0913 - one for each option
     \b
     Example:
       git theta merge legal medical code
-      git theta merge legal medical --strategy ties -o density=0.2 --weights legal=0.7,medical=0.3
+      git theta merge legal medical -s ties -o density=0.2 --weights 0.7,0.3
       git theta merge legal medical --rule '*.embed.* ours' --dry-run
       git theta merge --recipe merge.yaml
     """

@@ -19,7 +19,7 @@ from .console import number, say, size
 @click.argument("url")
 @click.option("--lfs", is_flag=True, help="Run git-lfs's own hook if there is something for it.")
 def pre_push(remote: str, url: str, *, lfs: bool) -> int:
-    """Upload what a push needs; git tells what on standard input.
+    """Upload what a push needs; a hook runs it.
 
     Run by the hook of that name, which 'git theta install --local' and 'git theta track' put in place.
 

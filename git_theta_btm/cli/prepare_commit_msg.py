@@ -14,7 +14,7 @@ from ..repository import Repository
 @click.argument("source", default="")
 @click.argument("commit", default="")
 def prepare_commit_msg(file: str, source: str, commit: str) -> None:
-    """Write into a merge's message how its models were merged.
+    """Tell in a message what was merged; a hook runs it.
 
     Run by the hook of that name, which 'git theta install --local' and 'git theta track' put in place.
 

@@ -134,7 +134,7 @@ def test_pruned_between_any_two_steps(repo: Repo, tmp_path: Path) -> None:
     git("switch", "--quiet", "main")
     shas["ours"] = repo.write(NAME, model(6))
     git("commit", "--quiet", "-a", "-m", "ours")
-    git("merge", "side")
+    git("-c", "merge.theta.driver=false", "merge", "side")
     conflict = {stage: repo.git("rev-parse", f":{stage}:{NAME}") for stage in (1, 2, 3)}
     git("merge", "--abort")
     git("status")

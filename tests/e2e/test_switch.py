@@ -186,7 +186,7 @@ def test_an_untracked_file_in_the_way(pair: Pair) -> None:
 
 def test_an_unfinished_merge(pair: Pair) -> None:
     assert pair.switch("legal") == 0
-    pair.both(lambda repo: repo.run("merge", "--quiet", "other", check=False))
+    pair.both(lambda repo: repo.run("-c", "merge.theta.driver=false", "merge", "--quiet", "other", check=False))
     assert pair.ours.run("ls-files", "--unmerged").stdout
     assert pair.switch("main") == 128
 
