@@ -1,8 +1,7 @@
 """Version machine-learning models parameter by parameter in Git.
 
-``open`` and ``open_zarr`` read models from Python, ``save`` commits one, ``ThetaCallback`` all that a transformers Trainer
-saves. Importing the package must stay free: the
-filters start with it on every ``git status``.
+``open`` and ``open_zarr`` read models from Python, ``save`` commits one, ``ThetaCallback`` all that a Trainer of
+transformers saves. Importing the package must stay free: the filters start with it on every ``git status``.
 """
 
 __version__ = "0.1.0"

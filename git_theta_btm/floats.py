@@ -22,8 +22,8 @@ MANTISSA = {"F16": 10, "BF16": 7, "F32": 23, "F64": 52}  # bits below the expone
 REAL = {"C32": "F16", "C64": "F32", "C128": "F64"}  # a complex number is two real ones side by side
 
 _NATIVE: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-# Mantissa bits, exponent bias, and the magnitude from which on there is no finite number (as a pattern); ocp-microscaling
-# and, for the types whose pattern of minus zero is the only NaN, Micikevicius et al., arXiv:2209.05433, and ONNX's list.
+# Mantissa bits, exponent bias, and the magnitude (as a pattern) from which on there is no finite number: Micikevicius et
+# al., arXiv:2209.05433; and ONNX's list for the types in which the pattern of minus zero is the only NaN.
 _FLOAT8 = {
     "F8_E4M3": (3, 7, 0x7F),
     "F8_E5M2": (2, 15, 0x7C),
@@ -80,7 +80,9 @@ def _narrow_bf16(numbers: Floats) -> Values:
     what it dropped decides there."""
     single = numbers.astype(np.float32)
     bits = single.view(np.uint32)
-    narrowed = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(np.uint16)
+    narrowed = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
+        np.uint16
+    )
     between = (bits.astype(np.uint16) == 0x8000) & (single.astype(np.float64) != numbers)
     if between.any():
         dropped = np.abs(numbers[between]) > np.abs(single[between].astype(np.float64))

@@ -22,7 +22,10 @@ ROWS: list[tuple[str, str]] = [
     ),
     ("ports", "store"),
     ("protocols", "formats updates merges readers.*"),
-    ("codecs", "formats.* updates.* merges.* encoded rewrite remaking states adapters.edits merging.recipe merging.resolve"),
+    (
+        "codecs",
+        "formats.* updates.* merges.* encoded rewrite remaking states adapters.edits merging.recipe merging.resolve",
+    ),
     (
         "operations",
         "blobs filters.clean filters.smudge filters.identify filters.encode filters.places filters.verify"
@@ -38,7 +41,20 @@ ROWS: list[tuple[str, str]] = [
     ("command line", "cli cli.* btm.cli btm.cli.*"),
 ]
 # Packages that hold nothing but a docstring; the first one the version too, and public names that are loaded on demand.
-FREE = {"", "filters", "readers", "adapters", "setup", "care", "remotes", "checkout", "migration", "zarr", "maths", "merging"}
+FREE = {
+    "",
+    "filters",
+    "readers",
+    "adapters",
+    "setup",
+    "care",
+    "remotes",
+    "checkout",
+    "migration",
+    "zarr",
+    "maths",
+    "merging",
+}
 FREE |= {"btm", "btm.data", "btm.training", "btm.launching", "btm.evaluating", "btm.ensembling"}
 PLUGINS = ("formats", "updates", "merges")
 FORBIDDEN_MODULES = {

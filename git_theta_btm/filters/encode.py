@@ -228,7 +228,9 @@ def record(
     header = candidate.header(end - start, width_of(tensor))
     data = header.dumps() + table([0 for _ in header.spans()])
     blob = Blob(Digest(identity.hexdigest()), end - start)
-    stored = Stored(candidate.kind, put(store, data), len(data), (blob.digest, *(base.digest for base in candidate.bases)))
+    stored = Stored(
+        candidate.kind, put(store, data), len(data), (blob.digest, *(base.digest for base in candidate.bases))
+    )
     memory.learn([Known(blob, quick.digest(), sample(source, start, end, memory.seed))])
     memory.learn_stored([(blob.digest, stored)])
     return blob

@@ -1,6 +1,6 @@
 """Random numbers by name: each is a function of a key and its place, so no order, thread or machine has a say.
 
-Philox-4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), whose stream NumPy promises to keep.
+Philox-4x64 (Salmon et al., "Parallel random numbers: as easy as 1, 2, 3", SC 2011), whose stream NumPy keeps.
 """
 
 from __future__ import annotations

@@ -46,7 +46,7 @@ def _command(pid: int) -> str:
 
 
 def command_of(words: Sequence[str]) -> str:
-    """``rebase`` for ``git -C somewhere rebase``, and for a program named ``git-rebase``; empty for what is not git's."""
+    """``rebase`` for ``git -C somewhere rebase``, and for a program named ``git-rebase``; empty for others."""
     program = os.path.basename(words[0]) if words else ""
     if program.startswith("git-"):
         return program.removeprefix("git-")

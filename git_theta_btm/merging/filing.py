@@ -99,7 +99,7 @@ class Desk:
         )
         directory = os.path.join(self._repository.store.root, "tmp")
         os.makedirs(directory, exist_ok=True)
-        file = self._stack.enter_context(TemporaryFile(dir=directory, buffering=0))
+        file = self._stack.enter_context(TemporaryFile(dir=directory, buffering=0))  # noqa: SIM115 - closed by the stack
         try:
             self._gather(question)
             manifest = produce(self.models(question), steps, file.fileno(), workshop)

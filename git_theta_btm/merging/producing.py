@@ -1,7 +1,7 @@
 """Producing: the merged file, and the objects and the manifest that stand for it.
 
-The file is written first, tensor after tensor, and then cleaned like any other: its manifest is the one that ``git add``
-would make. What a stored merge can repeat is recorded before that, and costs next to nothing.
+The file is written first, tensor after tensor, and then cleaned like any other: its manifest is what ``git add`` would
+make. What a stored merge can repeat is recorded before that, and costs next to nothing.
 """
 
 from __future__ import annotations

@@ -67,8 +67,8 @@ class Recipe:
     """How the tips become one model. ``weights`` has one for each tip, or none: all count the same.
 
     Of several rules that match a parameter the last that says something has its way. ``missing`` is what happens to
-    parameters that some tips have not: an error, the first tip's way, or a merge of those that there are. ``vocabulary``
-    is what happens to tables with different numbers of rows: an error, or the rows that the first tip has, found by the
+    parameters that some tips have not: an error, the first tip's way, or a merge of those that are. ``vocabulary`` is
+    what happens to tables with different numbers of rows: an error, or the rows that the first tip has, found by the
     file ``tokenizer`` of each tip. ``statistics`` is the file of each tip that holds what some strategies ask for.
     """
 

@@ -80,7 +80,9 @@ def npz_file(tensors: State) -> bytes:
 
 
 def bits(tensor: torch.Tensor) -> Any:
-    return tensor.contiguous().view({1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()])
+    return tensor.contiguous().view(
+        {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}[tensor.element_size()]
+    )
 
 
 DTYPES = {"F32": torch.float32, "F16": torch.float16, "BF16": torch.bfloat16, "F64": torch.float64}
@@ -103,7 +105,9 @@ def test_the_average_is_the_correctly_rounded_mean(bench: Bench, dtype: str, cou
             assert np.array_equal(got, expected)
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2])
+@pytest.mark.parametrize(
+    "dtype", [torch.float32, torch.float16, torch.bfloat16, torch.float8_e4m3fn, torch.float8_e5m2]
+)
 @pytest.mark.parametrize("weights", [(), (0.5, 0.3, 0.2), (1.0, 2.0, 4.0)])
 def test_the_average_of_equals_is_what_they_are(bench: Bench, dtype: torch.dtype, weights: tuple[float, ...]) -> None:
     """Element for element, too, where the tensors differ elsewhere."""
@@ -178,10 +182,15 @@ def test_views_and_strides(bench: Bench) -> None:
         assert torch.equal(tensor, (sides[0][name].double() + sides[1][name]).div(2).float())
 
 
-@pytest.mark.parametrize("strategy", ["average", "ties", "dare_ties", "task_arithmetic", "multislerp", "sce", "consensus"])
+@pytest.mark.parametrize(
+    "strategy", ["average", "ties", "dare_ties", "task_arithmetic", "multislerp", "sce", "consensus"]
+)
 def test_a_merge_is_stored_as_its_recipe(bench: Bench, strategy: str) -> None:
     seed = state(0, torch.bfloat16, 2048)
-    states = [{name: tensor + 0.01 * state(1 + k, torch.bfloat16, 2048)[name] for name, tensor in seed.items()} for k in range(3)]
+    states = [
+        {name: tensor + 0.01 * state(1 + k, torch.bfloat16, 2048)[name] for name, tensor in seed.items()}
+        for k in range(3)
+    ]
     base, *tips = (bench.model(save_safetensors(item)) for item in (seed, *states))
     before = sum(map(len, bench.store.objects.values()))
     bench.merge(tips, Recipe(strategy), base)
@@ -218,7 +227,9 @@ def test_element_types_that_differ(bench: Bench) -> None:
 
 
 def test_complex_numbers(bench: Bench) -> None:
-    states = [{"w": torch.randn(300, 7, dtype=torch.complex64, generator=torch.Generator().manual_seed(k))} for k in (1, 2)]
+    states = [
+        {"w": torch.randn(300, 7, dtype=torch.complex64, generator=torch.Generator().manual_seed(k))} for k in (1, 2)
+    ]
     bench.merge([bench.model(torch_file(item)) for item in states], Recipe())
     merged = torch.load(bench.path, weights_only=True)["model"]["w"]
     assert torch.equal(merged, ((states[0]["w"].to(torch.complex128) + states[1]["w"]) / 2).to(torch.complex64))

@@ -24,8 +24,10 @@ def model(**tensors: str) -> Manifest:
     return Manifest("safetensors", 100, LAYOUT, tuple(entries))
 
 
-def step(tips: list[Manifest], base: Manifest | None, recipe: Recipe = Recipe(), rows: dict[int, Rows] | None = None) -> Step:  # noqa: B008, E501
-    found = plan(tips, base, recipe, rows)
+def step(
+    tips: list[Manifest], base: Manifest | None, recipe: Recipe | None = None, rows: dict[int, Rows] | None = None
+) -> Step:
+    found = plan(tips, base, recipe or Recipe(), rows)
     assert len(found) == 1
     return found[0]
 

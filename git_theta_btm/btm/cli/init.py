@@ -21,7 +21,9 @@ from ..settings import literal, load, write
 @click.option("--steps", default=600, help="Updates in all: the seed's and an expert's own.")
 @click.option("--seed-share", default=0.5, help="The seed's share of them.")
 @click.option("--set", "pairs", multiple=True, metavar="KEY=VALUE", help="Any other setting, as training.batch=64.")
-def init(model: str, tokenizer: str, block: int, steps: int, seed_share: float, pairs: tuple[str, ...]) -> None:
+def init(  # noqa: PLR0913 - one for each option
+    model: str, tokenizer: str, block: int, steps: int, seed_share: float, pairs: tuple[str, ...]
+) -> None:
     """Make btm.toml, and have git theta track models, optimizer state and text.
 
     What is there already stays; options that are given change it.
