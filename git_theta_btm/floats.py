@@ -22,8 +22,8 @@ MANTISSA = {"F16": 10, "BF16": 7, "F32": 23, "F64": 52}  # bits below the expone
 REAL = {"C32": "F16", "C64": "F32", "C128": "F64"}  # a complex number is two real ones side by side
 
 _NATIVE: dict[str, np.dtype[np.floating]] = {"F16": np.dtype("<f2"), "F32": np.dtype("<f4"), "F64": np.dtype("<f8")}
-# Mantissa bits, exponent bias, and the magnitude (as a pattern) from which on there is no finite number: Micikevicius et
-# al., arXiv:2209.05433; and ONNX's list for the types in which the pattern of minus zero is the only NaN.
+# Mantissa bits, exponent bias, and the magnitude (as a pattern) from which on there is no finite number: Micikevicius
+# et al., arXiv:2209.05433; and ONNX's list for the types in which the pattern of minus zero is the only NaN.
 _FLOAT8 = {
     "F8_E4M3": (3, 7, 0x7F),
     "F8_E5M2": (2, 15, 0x7C),
