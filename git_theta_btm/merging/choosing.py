@@ -9,9 +9,10 @@ from functools import cached_property
 from ..errors import MergeConflict, UsageError
 from ..git import Git
 from ..manifest import Manifest, spell
+from . import trailers
 from .configured import settings
 from .drafts import Draft, resolve
-from .heads import Head, Merge, Trees, commit_of
+from .heads import Head, Merge, Trees, changes_a_model, commit_of
 from .reading import from_pairs
 from .recipe import Recipe
 from .resolve import Rows
@@ -78,11 +79,14 @@ def choose(git: Git, merge: Merge | None, pairs: Iterable[tuple[str, str]]) -> C
 
 
 def mass(git: Git, head: Head) -> float:
-    """How many experts a commit holds: as many as the merge that it is was made of, else it is one itself."""
-    from . import trailers
-
-    found = trailers.loads(git.text("log", "-1", "--format=%B", head.commit))
-    return found.mass if found else 1.0
+    """How many experts a head's model holds: as many as the last merge on the way to it was made of, unless the model
+    was trained since; then it is one itself."""
+    words = ("log", "-1", "--first-parent", "--format=%H%n%B", "--grep=^Theta-Merge: ", head.commit, "--")
+    commit, _, message = git.text(*words).partition("\n")
+    found = trailers.loads(message) if commit else None
+    if found is None or (commit != head.commit and changes_a_model(git, commit, head.commit)):
+        return 1.0
+    return found.mass
 
 
 def part(recipe: Recipe, places: Sequence[int]) -> Recipe:

@@ -124,14 +124,16 @@ class Merge:
         return [self.ours, *self.remotes] if self._trained() else self.remotes
 
     def _trained(self) -> bool:
-        """Whether HEAD has a model that the common ancestor has not; text that is tracked has no parameters."""
-        if self.base is None:
-            return True
-        fields = self._git.fields("diff-tree", "-r", "-z", "--no-renames", self.base, self.ours.commit)
-        changed = (meta.split(" ")[3] for meta in fields[::2])
-        with self._git.blobs() as blobs:
-            texts = (read_manifest(blobs, oid) for oid in changed if oid.strip("0"))
-            return any(text is not None and loads(text).entries for text in texts)
+        return self.base is None or changes_a_model(self._git, self.base, self.ours.commit)
+
+
+def changes_a_model(git: Git, before: str, after: str) -> bool:
+    """Whether a commit has a model that another has not; text that is tracked has no parameters, and is none."""
+    fields = git.fields("diff-tree", "-r", "-z", "--no-renames", before, after)
+    changed = (meta.split(" ")[3] for meta in fields[::2])
+    with git.blobs() as blobs:
+        texts = (read_manifest(blobs, oid) for oid in changed if oid.strip("0"))
+        return any(text is not None and loads(text).entries for text in texts)
 
 
 def common_ancestor(git: Git, heads: Sequence[str]) -> str | None:

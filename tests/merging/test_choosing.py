@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import numpy as np
 import pytest
 from conftest import Repo
+from safetensors.numpy import save
 
 from git_theta_btm.errors import UsageError
 from git_theta_btm.git import Git
@@ -24,7 +26,9 @@ def merge(repo: Repo) -> Merge:
     repo.git("checkout", "--quiet", "-b", "other")
     repo.git("commit", "--quiet", "--allow-empty", "-m", "other")
     repo.git("checkout", "--quiet", "main")
-    repo.git("commit", "--quiet", "--allow-empty", "-m", "merged\n\n" + "\n".join(dumps(PAIR)))
+    repo.write(PATH, save({"w": np.zeros(4, np.float32)}))
+    repo.git("add", ".")
+    repo.git("commit", "--quiet", "-m", "merged\n\n" + "\n".join(dumps(PAIR)))
     return Merge(
         Repository(str(repo.path)), [Head(git.text("rev-parse", "other"), "other")], [git.text("rev-parse", "main~")]
     )
@@ -38,6 +42,17 @@ def test_experts_that_a_head_holds_count(merge: Merge, repo: Repo) -> None:
     assert choose(git, merge, [("weights", "1,1")]).whole(PATH).weights == (1.0, 1.0)
     assert choose(git, merge, [("strategy", "task_arithmetic")]).whole(PATH).weights == (1.0, 1.0)
     assert [expert.mass for expert in choose(git, merge, ()).record(PATH).experts] == [2.0, 1.0]
+
+
+def test_what_was_trained_since_is_one_expert(merge: Merge, repo: Repo) -> None:
+    git = Git(str(repo.path))
+    repo.write("notes.txt", b"text")
+    repo.commit("notes")
+    head = Head(git.text("rev-parse", "HEAD"), "main")
+    assert mass(git, head) == 2.0
+    repo.write(PATH, save({"w": np.ones(4, np.float32)}))
+    repo.commit("trained")
+    assert mass(git, Head(git.text("rev-parse", "HEAD"), "main")) == 1.0
 
 
 def test_places(merge: Merge, repo: Repo) -> None:
