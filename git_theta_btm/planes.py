@@ -8,6 +8,7 @@ arXiv:2411.05239). The compressor is tuned to be little more than Huffman coding
 from __future__ import annotations
 
 import struct
+from collections.abc import Sequence
 from typing import TypeAlias
 
 import numpy as np
@@ -49,16 +50,30 @@ def expand(payload: bytes | memoryview, width: int, count: int) -> Values:
         return np.zeros(count, TYPES[width])
     if len(payload) < 4 * width:
         raise CorruptObject("planes without their table")
-    values = np.empty(count, TYPES[width])
-    planes = values.view(np.uint8).reshape(count, width)
+    planes: list[Bytes | int] = []
     position = 4 * width
-    for place, word in enumerate(struct.unpack_from(f"<{width}I", payload)):
+    for word in struct.unpack_from(f"<{width}I", payload):
         mode, length = word >> _MODE_SHIFT, word & ((1 << _MODE_SHIFT) - 1)
-        data = payload[position : position + length]
+        planes.append(_expand(mode, payload[position : position + length], count))
         position += length
-        planes[:, place] = _expand(mode, data, count)
     if position != len(payload):
         raise CorruptObject("planes that do not fit their table")
+    return _woven(planes, width, count)
+
+
+def _woven(planes: Sequence[Bytes | int], width: int, count: int) -> Values:
+    """Values from their planes, 0 for one of zeros."""
+    if width == 2 and not isinstance(
+        planes[1], int
+    ):  # by shifts: a third of the time that writing every other byte takes
+        values = planes[1].astype(TYPES[width])
+        values <<= np.uint16(8)
+        values |= planes[0]
+        return values
+    values = np.empty(count, TYPES[width])
+    bytes_of_each = values.view(np.uint8).reshape(count, width)
+    for place, plane in enumerate(planes):
+        bytes_of_each[:, place] = plane
     return values
 
 

@@ -92,6 +92,8 @@ def _runs(patches: Sequence[_Patch]) -> Iterator[list[_Patch]]:
 
 def _patched(run: Sequence[_Patch], at: int, size: int) -> bytes:
     """``size`` bytes from ``at``, all of which some patch of the run covers."""
+    if len(run) == 1:
+        return run[0].source.read(at - run[0].start, size)
     block = bytearray(size)
     covered = at
     for patch in run:

@@ -27,6 +27,7 @@ from ..updates import Span, load
 from ..updates.merge import parameters
 from .resolve import BASE, Rows, Step
 
+_KEPT = 64 << 20  # bytes of a parameter in all models that are held while it is measured, by each thread
 _SPAN = 4 << 20  # bytes of each tip that are read at a time: a chunk of an encoded object is decoded whole
 
 
@@ -87,6 +88,23 @@ class _Reopened:
         buffer[:] = self.read(offset, len(buffer))
 
 
+class _Kept:
+    """A source that is read once, as a whole, when something of it is wanted."""
+
+    def __init__(self, source: Source) -> None:
+        self._source, self._data = source, b""
+        self.size = source.size
+
+    def read(self, offset: int, size: int) -> bytes:
+        if len(self._data) != self.size:
+            parts = (self._source.read(at, min(_SPAN, self.size - at)) for at in range(0, self.size, _SPAN))
+            self._data = b"".join(parts)
+        return self._data[offset : offset + size]
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        buffer[:] = self.read(offset, len(buffer))
+
+
 class _Gathered:
     """A table with its rows where the first tip has them; rows that it lacks are the first tip's own."""
 
@@ -124,7 +142,7 @@ class Computation:
         wanted = self.strategy.needs_base or self.strategy.takes_base
         self.has_base = wanted and models.base is not None and step.name in models.base.entries
         places = [*step.tips, *([BASE] if self.has_base else [])]
-        self._sources = [models.source(place, step.name) for place in places]
+        self._sources: Sequence[Source] = [models.source(place, step.name) for place in places]
         self._entries = [models.at(place).entries[step.name] for place in places]
         self._keys = tuple(key(step.name, entry.digest) for entry in self._entries[: len(step.tips)])
         self._statistics = self._find_statistics()
@@ -184,9 +202,13 @@ class Computation:
         return Sides(self.step.name, shape, self.choice.weights, self._pass, self.has_base)
 
     def measure(self, model: Measures) -> None:
-        """Let the strategy look at the parameter; before anything is read."""
+        """Let the strategy look at the parameter; before anything is read. What fits is decoded once for all passes."""
+        sources = self._sources
+        if sum(source.size for source in sources) <= _KEPT:
+            self._sources = [_Kept(source) for source in sources]
         with np.errstate(all="ignore"):
             self._measures = self.strategy.measure(self.sides, model)
+        self._sources = sources
 
     def _pass(self) -> Iterator[Tile]:
         if self.strategy.whole:
