@@ -40,7 +40,7 @@ def read(directory: Path, *words: str) -> Any:
 
 
 def test_branch_train_merge_runs_as_written(tmp_path: Path) -> None:
-    """And does what the paper says, as far as a model of 120,000 parameters can show it."""
+    """And does what the paper says, as far as a model of 182,000 parameters can show it."""
     script = "set -euo pipefail\n" + BLOCKS[2]
     environment = {**os.environ, "OMP_NUM_THREADS": "1"}
     done = subprocess.run(
