@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import re
 import shutil
+import signal
 import subprocess
 import time
+from contextlib import suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -408,6 +410,15 @@ def test_many_branches(repo: Repo) -> None:
     parents(repo, "main~", *names)
 
 
+def end(session: int) -> None:
+    """Kill whatever is left of a session."""
+    for stat in Path("/proc").glob("[0-9]*/stat"):
+        with suppress(OSError, IndexError):
+            if int(stat.read_text().rpartition(")")[2].split()[3]) == session:
+                os.kill(int(stat.parent.name), signal.SIGKILL)
+    time.sleep(0.1)
+
+
 @pytest.mark.parametrize("alone", [True, False], ids=["the strategy", "git too"])
 def test_killed(repo: Repo, tmp_path: Path, *, alone: bool) -> None:
     """git restores everything if the strategy dies; if git dies too, or a git that the strategy runs lives on,
@@ -428,15 +439,15 @@ def test_killed(repo: Repo, tmp_path: Path, *, alone: bool) -> None:
             wrapper.write_text(f'#!/bin/sh\nexec {" ".join(limit)} {shutil.which("git-merge-theta")} "$@"\n')
             wrapper.chmod(0o755)
         words = ["git", "merge", "--quiet", "--no-edit", "-s", "theta", "medical", "code"]
-        done = subprocess.run(
+        done = subprocess.Popen(
             words if alone else [*limit, *words],
             cwd=repo.path,
             env={**os.environ, "PATH": path},
             start_new_session=True,
             stderr=subprocess.DEVNULL,
-            check=False,
         )
-        time.sleep(0.2)  # of children that are left alone
+        done.wait()
+        end(done.pid)  # of children that are left alone, too
         content = (repo.path / MODEL).read_bytes()
         assert sha256(content).hexdigest() in whole
         (repo.path / ".git" / "index.lock").unlink(missing_ok=True)
