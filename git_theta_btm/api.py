@@ -23,7 +23,7 @@ from .errors import CorruptObject, FormatError, ManifestError, ThetaError
 from .layout import Layout, segments
 from .manifest import Digest, Entry, Manifest, is_manifest, loads, spell
 from .repository import Repository
-from .source import BytesSource, Source, check_range
+from .source import BytesSource, Part, Source, check_range
 from .store import ObjectStore
 
 if TYPE_CHECKING:
@@ -125,7 +125,7 @@ class Checkpoint(Mapping[str, "Array"]):
         if not entry.tensor.nbytes:
             yield BytesSource(b"")
         elif entry.view:
-            yield _Window(self.file, self._offsets[name], entry.tensor.nbytes)
+            yield Part(self.file, self._offsets[name], entry.tensor.nbytes)
         else:
             with self.blobs.open(entry.digest) as source:
                 if source.size != entry.tensor.nbytes:
@@ -182,20 +182,6 @@ class _File:
                 with self._blobs.open(piece.blob.digest) as source:
                     yield source.read(low, high - low)
             start, index = at + high, index + 1
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = self.read(offset, len(buffer))
-
-
-class _Window:
-    """A range of another source."""
-
-    def __init__(self, source: Source, start: int, size: int) -> None:
-        self._source, self._start, self.size = source, start, size
-
-    def read(self, offset: int, size: int) -> bytes:
-        check_range(offset, size, self.size)
-        return self._source.read(self._start + offset, size)
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.read(offset, len(buffer))

@@ -65,6 +65,22 @@ class FileSource:
             buffer, offset = buffer[count:], offset + count
 
 
+class Part:
+    """``size`` bytes of another source from ``start``. Raises ``FormatError`` if it has not so many."""
+
+    def __init__(self, source: Source, start: int, size: int) -> None:
+        check_range(start, size, source.size)
+        self._source, self._start, self.size = source, start, size
+
+    def read(self, offset: int, size: int) -> bytes:
+        check_range(offset, size, self.size)
+        return self._source.read(self._start + offset, size)
+
+    def readinto(self, offset: int, buffer: memoryview) -> None:
+        check_range(offset, len(buffer), self.size)
+        self._source.readinto(self._start + offset, buffer)
+
+
 def check_range(offset: int, size: int, limit: int) -> None:
     """Raise ``FormatError`` unless ``[offset, offset + size)`` lies within ``limit`` bytes."""
     if offset < 0 or size < 0 or offset + size > limit:

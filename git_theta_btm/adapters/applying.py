@@ -18,9 +18,9 @@ from ..filters.verify import Verifier
 from ..manifest import Blob, Digest, Entry, Manifest, Stored
 from ..parallel import keep_freed_memory, map_threads
 from ..rewrite import rewrite
-from ..source import BLOCK, FileSource, Source
+from ..source import BLOCK, FileSource, Part, Source
 from ..store import Memory, ObjectStore, get, put
-from .edits import Operand, Part, Recipe
+from .edits import Operand, Recipe
 
 _WORK = 8  # decodings that a checkout may have to stack for one parameter
 _WORTH = 0.9  # of a parameter's size: factors that take more save nothing

@@ -22,22 +22,6 @@ from ..updates import Span, load
 Make = Callable[[Source, Span], Values]
 
 
-class Part:
-    """``size`` bytes of a source from ``start``, as a source."""
-
-    def __init__(self, source: Source, start: int, size: int) -> None:
-        self._source, self._start = source, start
-        self.size = size
-
-    def read(self, offset: int, size: int) -> bytes:
-        check_range(offset, size, self.size)
-        return self._source.read(self._start + offset, size)
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        check_range(offset, len(buffer), self.size)
-        self._source.readinto(self._start + offset, buffer)
-
-
 class Computed:
     """A tensor that is computed where it is read, from the same elements of ``base``."""
 

@@ -17,8 +17,8 @@ from typing import Any
 
 from .. import formats
 from ..errors import ThetaError
-from ..source import FileSource
-from .edits import Edit, Operand, Part
+from ..source import FileSource, Part
+from .edits import Edit, Operand
 
 CONFIG, WEIGHTS, PICKLE = "adapter_config.json", "adapter_model.safetensors", "adapter_model.bin"
 KINDS = ("low-rank", "ia3", "sparse", "dense")

@@ -21,11 +21,10 @@ from ..errors import FormatError, ThetaError
 from ..merging.folders import write_model
 from ..remaking import Content
 from ..repository import Repository
-from ..source import FileSource, Source
+from ..source import FileSource, Part, Source
 from ..tensor import Tensor
 from .arguments import arguments
 from .importing import seed, tensors
-from .opening import Stretch
 from .vocabularies import of_dictionary
 
 if TYPE_CHECKING:
@@ -243,7 +242,7 @@ def _third(item: tuple[Tensor, Content], which: int, name: str) -> tuple[Tensor,
     if callable(content) or tensor.shape[0] % 3:
         raise ThetaError(f"{_PREFIX}{name} is {tensor}: not three tables, one after the other")
     part = Tensor(tensor.dtype, (tensor.shape[0] // 3, *tensor.shape[1:]))
-    return part, Stretch(content, which * part.nbytes, part.nbytes)
+    return part, Part(content, which * part.nbytes, part.nbytes)
 
 
 def _shape(model: Contents, name: str, count: int) -> tuple[int, ...]:

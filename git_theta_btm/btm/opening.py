@@ -20,7 +20,7 @@ from ..manifest import Blob, Digest, Entry, Manifest, loads, order
 from ..parallel import map_threads
 from ..readers.archive import members
 from ..repository import Repository, read_stub
-from ..source import BLOCK, FileSource, Source, check_range
+from ..source import BLOCK, FileSource, Part, Source
 from ..store import Forgetful, Writer
 from .places import WEIGHTS
 
@@ -28,26 +28,10 @@ _ARCHIVES = ("npz", "torch_zip")
 _NOTHING = Blob(Digest.of(b""), 0)
 
 
-class Stretch:
-    """``size`` bytes of another source from ``start``."""
-
-    def __init__(self, source: Source, start: int, size: int) -> None:
-        check_range(start, size, source.size)
-        self._source, self._start, self.size = source, start, size
-
-    def read(self, offset: int, size: int) -> bytes:
-        check_range(offset, size, self.size)
-        return self._source.read(self._start + offset, size)
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        check_range(offset, len(buffer), self.size)
-        self._source.readinto(self._start + offset, buffer)
-
-
 class Ranges:
     """An ``ObjectStore`` whose objects are ranges of an open file."""
 
-    def __init__(self, objects: Mapping[Digest, Stretch]) -> None:
+    def __init__(self, objects: Mapping[Digest, Part]) -> None:
         self._objects = objects
 
     def size(self, oid: Digest) -> int | None:
@@ -130,7 +114,7 @@ def _of_file(path: str, stack: ExitStack) -> Opened:
         digests = dict(zip(located, map_threads(lambda item: _digest(source, item), located), strict=True))
     except FormatError as error:
         raise ThetaError(f"{path}: {error}") from None
-    objects = {digest: Stretch(source, item.offset, item.tensor.nbytes) for item, digest in digests.items()}
+    objects = {digest: Part(source, item.offset, item.tensor.nbytes) for item, digest in digests.items()}
     entries = (Entry(item.name, item.tensor, digest) for item, digest in digests.items())
     manifest = Manifest(name, source.size, _NOTHING, tuple(sorted(entries, key=lambda entry: order(entry.name))))
     return Opened(path, api.Checkpoint(manifest, Ranges(objects)), source, state)

@@ -14,7 +14,7 @@ from ..errors import MissingObject, ThetaError
 from ..floats import MANTISSA
 from ..manifest import Entry, Manifest, spell
 from ..repository import Repository
-from ..source import FileSource, Source
+from ..source import FileSource, Part, Source
 from ..store import Forgetful
 from ..tensor import Tensor
 from . import trailers
@@ -167,7 +167,7 @@ class _Check:
         for entry in different:
             with Checkpoint(actual, self._repository.store).source(entry.name) as source:
                 if comparable(ours[entry.name].tensor, entry.tensor):
-                    part = _Part(file, places[entry.name], entry.tensor.nbytes)
+                    part = Part(file, places[entry.name], entry.tensor.nbytes)
                     if distance(part, source, entry.tensor) <= tolerance(entry):
                         yield entry.name
 
@@ -207,16 +207,3 @@ def tolerance(entry: Entry) -> float:
     """How far a parameter may be off, by the norm of the difference, where a strategy is not exact: two units in the
     last place of its type, as a number that lies between two neighbours may be rounded to either."""
     return max(_LEAST, 2.0 ** (1 - MANTISSA.get(kind_of(entry.tensor), _COARSE)))
-
-
-class _Part:
-    """A range of a file."""
-
-    def __init__(self, file: Source, start: int, size: int) -> None:
-        self._file, self._start, self.size = file, start, size
-
-    def read(self, offset: int, size: int) -> bytes:
-        return self._file.read(self._start + offset, size)
-
-    def readinto(self, offset: int, buffer: memoryview) -> None:
-        self._file.readinto(self._start + offset, buffer)
