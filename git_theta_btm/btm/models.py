@@ -2,10 +2,8 @@
 
 from __future__ import annotations
 
-import json
 import os
-from collections.abc import Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Mapping
 from functools import cached_property
 from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
@@ -114,16 +112,6 @@ class ModelAt:
         model.eval()  # type: ignore[no-untyped-call]
         return model
 
-    @contextmanager
-    def tokenizer_files(self) -> Iterator[str]:
-        """A folder with everything beside the weights, for a tokenizer that reads files."""
-        with TemporaryDirectory() as directory:
-            for path, oid in self._files.items():
-                if not path.endswith(".safetensors"):
-                    with open(os.path.join(directory, os.path.basename(path)), "wb") as file:
-                        file.write(self._repository.git.blob(oid))
-            yield directory
-
 
 _TORCH = {
     "F64": "float64", "F32": "float32", "F16": "float16", "BF16": "bfloat16", "I64": "int64", "I32": "int32",
@@ -141,11 +129,3 @@ def tensor_of(name: str, data: bytes, tensor: Tensor) -> torch.Tensor:
     dtype = getattr(torch, kind)
     flat = torch.frombuffer(bytearray(data), dtype=dtype) if data else torch.empty(0, dtype=dtype)
     return flat.reshape(tensor.shape)
-
-
-def architecture(config: str) -> str:
-    """What ``config.json`` calls the kind of model; empty if it does not."""
-    try:
-        return str(json.loads(config).get("model_type", ""))
-    except (ValueError, AttributeError):
-        return ""

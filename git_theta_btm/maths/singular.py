@@ -5,8 +5,12 @@ Unlike everything else here, the last bits depend on the matrix library, so stra
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+from math import fsum
 from types import ModuleType
 from typing import Any, TypeAlias
+
+from ..errors import ThetaError
 
 Array: TypeAlias = Any  # two dimensions of float64, NumPy's or torch's
 
@@ -27,6 +31,14 @@ def svd(xp: ModuleType, matrix: Array) -> tuple[Array, Array, Array]:
     limit = float(values[0]) * max(matrix.shape) * _EPSILON if values.shape[0] else 0.0
     rank = int(xp.count_nonzero(values > limit))
     return left[:, :rank], values[:rank], right[:rank, :]
+
+
+def shares(weights: Sequence[float]) -> float:
+    """What weights are shares of: their sum. Raises ``ThetaError`` if that is nothing."""
+    whole = fsum(weights)
+    if not whole:
+        raise ThetaError("weights that sum to 0 are no shares of a sum of task vectors")
+    return whole
 
 
 def orthogonal(xp: ModuleType, matrix: Array) -> Array:

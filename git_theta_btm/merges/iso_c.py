@@ -11,11 +11,9 @@ sum. Embeddings are matrices, too; the paper's models have theirs frozen, so giv
 from __future__ import annotations
 
 from dataclasses import dataclass
-from math import fsum
 from typing import ClassVar
 
-from ..errors import ThetaError
-from ..maths.singular import finite, svd
+from ..maths.singular import finite, shares, svd
 from ..maths.sums import weighted
 from . import Array, Measures, Sides, Strategy, Tile, option
 
@@ -32,10 +30,7 @@ class IsoC(Strategy):
 
     def measure(self, sides: Sides, model: Measures) -> Measures:
         """Raises ``ThetaError`` if the weights sum to nothing."""
-        whole = fsum(sides.weights)
-        if not whole:
-            raise ThetaError("weights that sum to 0 are no shares of a sum of task vectors")
-        return {"whole": (whole,)}
+        return {"whole": (shares(sides.weights),)}
 
     def combine(self, tile: Tile, measures: Measures) -> Array:
         xp, (whole,) = tile.xp, measures["whole"]

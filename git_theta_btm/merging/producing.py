@@ -54,9 +54,7 @@ def produce(models: Models, steps: Sequence[Step], out: int, workshop: Workshop)
     blobs = _gather(manifests, workshop)
     computations = [Computation(step, models, workshop.device) for step in steps if step.choice]
     _verify(models, steps, computations, (blobs, workshop))
-    _measure(computations)
-    new = {item.step.name: item.source() for item in computations}
-    new |= {step.name: models.source(step.take, step.name) for step in steps if step.take}
+    new = _merged(models, steps, computations)
     new |= {name: models.source(0, name) for name in _sharing(models.tips[0], new)}
     _write(models.tips[0].file, new, out, workshop)
     source = FileSource(out)
@@ -70,7 +68,10 @@ def produce(models: Models, steps: Sequence[Step], out: int, workshop: Workshop)
 
 def compute(models: Models, steps: Sequence[Step], device: Device) -> dict[str, Source]:
     """The merged parameters by name, those that are the first tip's as they are left out."""
-    computations = [Computation(step, models, device) for step in steps if step.choice]
+    return _merged(models, steps, [Computation(step, models, device) for step in steps if step.choice])
+
+
+def _merged(models: Models, steps: Sequence[Step], computations: Sequence[Computation]) -> dict[str, Source]:
     _measure(computations)
     new = {item.step.name: item.source() for item in computations}
     return new | {step.name: models.source(step.take, step.name) for step in steps if step.take}
