@@ -9,10 +9,10 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from hashlib import sha256
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeAlias
 
 import pytest
 from hypothesis import HealthCheck, settings
@@ -144,6 +144,9 @@ class Repo:
 SUFFIXES = ("safetensors", "pt", "bin", "npz", "npy", "gguf", "h5", "dat")
 
 
+Once: TypeAlias = Callable[[Repo, Callable[[Repo], None]], Repo]
+
+
 def install(repo: Repo) -> None:
     """Set the filters up, and track models."""
     repo.git("theta", "install", "--local")
@@ -169,6 +172,27 @@ def template(tmp_path_factory: pytest.TempPathFactory) -> Path:
 def repo(template: Path, tmp_path: Path) -> Repo:
     """A fresh repository on branch ``main`` that tracks models."""
     return Repo(Path(shutil.copytree(template, tmp_path / "repo", symlinks=True)))
+
+
+@pytest.fixture(scope="module")
+def built() -> list[Path]:
+    """What the first test of a file built, for the others to copy: each filter call takes a tenth of a second."""
+    return []
+
+
+@pytest.fixture
+def once(built: list[Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Once:
+    """For a file's own fixture: a repository that is built for its first test; each test works in a copy."""
+
+    def copied(repo: Repo, build: Callable[[Repo], None]) -> Repo:
+        if not built:
+            build(repo)
+            built.append(repo.path)
+        copy = Repo(Path(shutil.copytree(built[0], tmp_path / "copy")))
+        monkeypatch.chdir(copy.path)
+        return copy
+
+    return copied
 
 
 @pytest.fixture

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
 import os
-import shutil
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Repo
+from conftest import Once, Repo
 
 from git_theta_btm.care.checkup import Finding, examine, repair
 from git_theta_btm.repository import Repository
@@ -16,24 +15,17 @@ STATE = {"w": np.arange(40_000, dtype="<f4")}
 NAME = "model.safetensors"
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[str, Path]:
-    """What the first test of this file built, for the others to copy: each filter call takes a tenth of a second."""
-    return {}
+def sound(repo: Repo) -> None:
+    install(Repository(str(repo.path)).git, "local")
+    repo.write(NAME, STATE)
+    repo.write("empty.safetensors", b"")
+    repo.commit()
 
 
 @pytest.fixture
-def repo(repo: Repo, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo, once: Once) -> Repo:
     """A repository with nothing wrong in it."""
-    if "repo" not in made:
-        install(Repository(str(repo.path)).git, "local")
-        repo.write(NAME, STATE)
-        repo.write("empty.safetensors", b"")
-        repo.commit()
-        made["repo"] = repo.path
-    copy = Repo(Path(shutil.copytree(made["repo"], tmp_path / "copy")))
-    monkeypatch.chdir(copy.path)
-    return copy
+    return once(repo, sound)
 
 
 def codes(findings: list[Finding]) -> list[tuple[str, str]]:

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Repo
+from conftest import Once, Repo
 
 from git_theta_btm.care import pruning
 from git_theta_btm.care.fsck import Options as FsckOptions
@@ -26,22 +26,16 @@ def state(seed: int) -> dict[str, np.ndarray]:
     return {"h.0.w": random.standard_normal(40_000).astype("<f4"), "h.0.b": random.standard_normal(3).astype("<f4")}
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[str, Path]:
-    """What the first test of this file built, for the others to copy."""
-    return {}
+def two_versions(repo: Repo) -> None:
+    for seed in (1, 2):
+        repo.write(NAME, state(seed))
+        repo.commit()
 
 
 @pytest.fixture
-def repo(repo: Repo, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def repo(repo: Repo, once: Once) -> Repo:
     """A repository with two versions of a model, all of it a day old."""
-    if "repo" not in made:
-        for seed in (1, 2):
-            repo.write(NAME, state(seed))
-            repo.commit()
-        made["repo"] = repo.path
-    copy = Repo(Path(shutil.copytree(made["repo"], tmp_path / "copy")))
-    monkeypatch.chdir(copy.path)
+    copy = once(repo, two_versions)
     age(copy)
     return copy
 

@@ -1,12 +1,11 @@
 from __future__ import annotations
 
-import shutil
 import subprocess
 from pathlib import Path
 
 import numpy as np
 import pytest
-from conftest import Repo
+from conftest import Once, Repo
 from safetensors.numpy import save
 
 from git_theta_btm.errors import ManifestError, ThetaError
@@ -16,24 +15,17 @@ STATE = {"w": np.arange(4, dtype="<f4")}
 NAMES = ["m.safetensors", "dir/with space.safetensors", '-größe "q".safetensors']
 
 
-@pytest.fixture(scope="module")
-def made() -> dict[str, Path]:
-    """What the first test of this file built, for the others to copy: each filter call takes a tenth of a second."""
-    return {}
+def populated(repo: Repo) -> None:
+    for name in NAMES:
+        repo.write(name, STATE)
+    repo.write("code.py", b"print()\n")
+    repo.commit()
 
 
 @pytest.fixture
-def models(repo: Repo, made: dict[str, Path], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Repo:
+def models(repo: Repo, once: Once) -> Repo:
     """A repository with models and another file."""
-    if "models" not in made:
-        for name in NAMES:
-            repo.write(name, STATE)
-        repo.write("code.py", b"print()\n")
-        repo.commit()
-        made["models"] = repo.path
-    copy = Repo(Path(shutil.copytree(made["models"], tmp_path / "copy")))
-    monkeypatch.chdir(copy.path)
-    return copy
+    return once(repo, populated)
 
 
 def paths(found: list) -> list[str]:
