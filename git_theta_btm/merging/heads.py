@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -54,6 +54,15 @@ class Trees:
         rows = self.git.fields("ls-tree", "-z", "--full-tree", commit, "--", f":(literal){path}")
         meta = rows[0].partition("\t")[0].split() if rows else []
         return meta[2] if len(meta) == 3 and meta[1] == "blob" else None
+
+    def changed(self, before: str, after: str) -> Iterator[tuple[Place, bytes]]:
+        """What claims to be a manifest in one tree or commit and is another blob, or none, in the one before."""
+        fields = self.git.fields("diff-tree", "-r", "-z", "--no-renames", f"{before}^{{tree}}", f"{after}^{{tree}}")
+        for meta, path in zip(fields[::2], fields[1::2], strict=True):
+            oid = meta.split(" ")[3]
+            text = read_manifest(self.blobs, oid) if oid.strip("0") else None
+            if text is not None:
+                yield Place(path, oid), text
 
     def find(self, commit: str, path: str, known: Iterable[str] = ()) -> Place | None:
         """The blob that a commit has at ``path``, or where else one of the ``known`` blobs stands in it."""
@@ -129,11 +138,8 @@ class Merge:
 
 def changes_a_model(git: Git, before: str, after: str) -> bool:
     """Whether a commit has a model that another has not; text that is tracked has no parameters, and is none."""
-    fields = git.fields("diff-tree", "-r", "-z", "--no-renames", before, after)
-    changed = (meta.split(" ")[3] for meta in fields[::2])
     with git.blobs() as blobs:
-        texts = (read_manifest(blobs, oid) for oid in changed if oid.strip("0"))
-        return any(text is not None and loads(text).entries for text in texts)
+        return any(loads(text).entries for _, text in Trees(git, blobs).changed(before, after))
 
 
 def common_ancestor(git: Git, heads: Sequence[str]) -> str | None:

@@ -6,7 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 
 from ..errors import ThetaError
-from ..manifest import Entry, is_manifest
+from ..manifest import Entry
 from ..repository import Repository
 from .asking import ask
 from .choosing import Chosen
@@ -73,14 +73,9 @@ def inspect(repository: Repository, merge: Merge) -> Inspected:
     """Let git merge everything else in memory. Raises ``ThetaError`` if git cannot."""
     git, ours = repository.git, merge.ours.commit
     gathered = gather(git, [ours, *(head.commit for head in merge.remotes)], command("gather"))
-    fields = git.fields("diff-tree", "-r", "-z", "--no-renames", f"{ours}^{{tree}}", gathered.tree)
-    models = []
     with git.blobs() as blobs:
-        for meta, path in zip(fields[::2], fields[1::2], strict=True):
-            oid = meta.split(" ")[3]
-            text = blobs.read(oid, start=b"git-theta-btm manifest") if oid.strip("0") else None
-            if text is not None and is_manifest(text):
-                models.append(Model(path, oid, tuple(split(text)[1])))
+        changed = Trees(git, blobs).changed(ours, gathered.tree)
+        models = [Model(place.path, place.oid, tuple(split(text)[1])) for place, text in changed]
     return Inspected(tuple(models), tuple(dict.fromkeys(stage.path for stage in gathered.conflicts)))
 
 

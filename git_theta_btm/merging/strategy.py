@@ -117,15 +117,8 @@ def merge_all(repository: Repository, merge: Merge, gathered: Gathered, means: t
 
 def _gathered_files(trees: Trees, before: str, tree: str) -> list[tuple[str, list[str]]]:
     """The paths of gathered files in a tree, each with the blobs that were gathered."""
-    fields = trees.git.fields("diff-tree", "-r", "-z", "--no-renames", f"{before}^{{tree}}", tree)
-    found = []
-    for meta, path in zip(fields[::2], fields[1::2], strict=True):
-        oid = meta.split(" ")[3]
-        text = trees.blobs.read(oid, start=b"git-theta-btm manifest") if oid.strip("0") else None
-        known = split(text)[1] if text else []
-        if known:
-            found.append((path, known))
-    return found
+    changed = ((place.path, split(text)[1]) for place, text in trees.changed(before, tree))
+    return [(path, known) for path, known in changed if known]
 
 
 def _written(git: Git, tree: str, merged: Merged) -> Unmerged:
