@@ -20,6 +20,7 @@ from .care.versions import located
 from .changes import Change
 from .changes import diff as differences
 from .errors import CorruptObject, FormatError, ManifestError, ThetaError
+from .formats.safetensors import MAX_HEADER
 from .layout import Layout, segments
 from .manifest import Digest, Entry, Manifest, is_manifest, loads, spell
 from .repository import Repository
@@ -28,8 +29,6 @@ from .store import ObjectStore
 
 if TYPE_CHECKING:
     from .arrays import Array
-
-_MAX_HEADER = 100_000_000  # bytes of a safetensors header, as the reference implementation has it
 
 
 def open(path: str, rev: str | None = None, repository: str = ".") -> Checkpoint:
@@ -74,7 +73,7 @@ class Checkpoint(Mapping[str, "Array"]):
             return MappingProxyType({})
         try:
             length = int.from_bytes(self.file.read(0, 8), "little")
-            header = json.loads(self.file.read(8, min(length, _MAX_HEADER)))
+            header = json.loads(self.file.read(8, min(length, MAX_HEADER)))
             return MappingProxyType({str(name): str(text) for name, text in header.get("__metadata__", {}).items()})
         except (FormatError, ValueError, AttributeError, RecursionError):
             raise ManifestError("a manifest that says safetensors of what is none") from None

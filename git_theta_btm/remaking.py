@@ -13,7 +13,7 @@ from contextlib import contextmanager, suppress
 from typing import TypeAlias
 
 from .errors import FormatError, ThetaError
-from .formats.safetensors import MAX_HEADER
+from .formats.safetensors import MAX_HEADER, TYPES
 from .source import BLOCK, Source, write_all
 from .tensor import Tensor
 
@@ -21,10 +21,6 @@ Blocks: TypeAlias = Callable[[], Iterable[bytes]]  # all bytes of a tensor, in o
 Content: TypeAlias = Source | Blocks
 Contents: TypeAlias = Mapping[str, tuple[Tensor, Content]]
 
-_TYPES = frozenset((
-    "BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2",
-    "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "I64", "U64", "F64", "C64",
-))  # fmt: skip
 _ALIGNMENT = 8  # bytes: the first tensor begins at a multiple of it, so that a mapped file can be used as it is
 
 
@@ -35,7 +31,7 @@ def write_safetensors(out: int, contents: Contents, metadata: Mapping[str, str])
     ``FormatError`` for a tensor that safetensors cannot hold, and for content of another length than its tensor's.
     """
     ordered = dict(sorted(contents.items(), key=lambda item: -_alignment(item[1][0])))
-    count = write_all(out, _header({name: tensor for name, (tensor, _) in ordered.items()}, metadata))
+    count = write_all(out, header({name: tensor for name, (tensor, _) in ordered.items()}, metadata))
     for name, (tensor, content) in ordered.items():
         written = 0
         for block in _blocks(content):
@@ -95,17 +91,21 @@ def _alignment(tensor: Tensor) -> int:
     return tensor.dtype.size & -tensor.dtype.size
 
 
-def _header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
-    header: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
+def header(tensors: Mapping[str, Tensor], metadata: Mapping[str, str]) -> bytes:
+    """What stands before the tensors, which follow in this order.
+
+    Raises ``FormatError`` for a tensor that safetensors cannot hold, and for a header that would be too long.
+    """
+    fields: dict[str, object] = {"__metadata__": dict(metadata)} if metadata else {}
     position = 0
     for name, tensor in tensors.items():
-        if tensor.dtype.name not in _TYPES or tensor.strides is not None or name == "__metadata__":
+        if tensor.dtype.name not in TYPES or tensor.strides is not None or name == "__metadata__":
             raise FormatError(f"safetensors cannot hold {name[:100]!r}, which is {tensor}")
         end = position + tensor.nbytes
-        header[name] = {"dtype": tensor.dtype.name, "shape": tensor.shape, "data_offsets": [position, end]}
+        fields[name] = {"dtype": tensor.dtype.name, "shape": tensor.shape, "data_offsets": [position, end]}
         position = end
     try:
-        text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
+        text = json.dumps(fields, separators=(",", ":"), ensure_ascii=False).encode()
     except UnicodeEncodeError as error:
         raise FormatError(f"safetensors cannot hold the name {error.object[error.start : error.end]!r}") from None
     text += b" " * (-len(text) % _ALIGNMENT)

@@ -15,9 +15,9 @@ from itertools import accumulate, pairwise
 from typing import Any
 
 from .errors import ThetaError
+from .formats.safetensors import MAX_HEADER
 from .source import Source, check_range
 
-MAX_HEADER = 100_000_000  # bytes, as the reference implementation has it
 # What NumPy, ml_dtypes and torch call a type, what safetensors calls it, and last in its files what is first here.
 _TYPES = {
     "bool": "BOOL", "float4_e2m1fn_x2": "F4", "uint8": "U8", "int8": "I8", "float8_e5m2": "F8_E5M2",

@@ -19,8 +19,7 @@ from safetensors.numpy import load, load_file
 
 from git_theta_btm import formats
 from git_theta_btm.errors import FormatError, ThetaError
-from git_theta_btm.formats.safetensors import _NAMES as READ
-from git_theta_btm.remaking import _TYPES as WRITTEN
+from git_theta_btm.formats.safetensors import TYPES as READ
 from git_theta_btm.remaking import new_folder, save_safetensors, write_safetensors
 from git_theta_btm.source import BytesSource
 from git_theta_btm.tensor import DTYPES, Tensor
@@ -75,8 +74,18 @@ def test_tensors_keep_their_order_and_are_aligned(tmp_path: Path) -> None:
         assert entry["data_offsets"][0] % odd[name].itemsize == 0
 
 
-def test_types_are_those_that_are_read() -> None:
-    assert READ.keys() == WRITTEN
+@pytest.mark.parametrize("name", DTYPES)
+def test_types_are_those_that_are_read(tmp_path: Path, name: str) -> None:
+    tensor = Tensor(DTYPES[name], (DTYPES[name].block,))
+    contents = {"w": (tensor, BytesSource(bytes(tensor.nbytes)))}
+    file = str(tmp_path / "model.safetensors")
+    if name not in READ:
+        with pytest.raises(FormatError, match="safetensors cannot hold 'w'"):
+            save_safetensors(file, contents, {}, 0o644)
+        return
+    save_safetensors(file, contents, {}, 0o644)
+    found = formats.locate(BytesSource(Path(file).read_bytes()))
+    assert (found[0], [item.tensor for item in found[1]]) == ("safetensors", [tensor])
 
 
 @given(

@@ -14,7 +14,7 @@ from ..tensor import DTYPES, Tensor
 from . import Located
 
 MAX_HEADER = 100_000_000  # the reference implementation's own limit
-_NAMES = {name: DTYPES[name] for name in (
+TYPES = {name: DTYPES[name] for name in (
     "BOOL", "U8", "I8", "F8_E4M3", "F8_E5M2", "F8_E8M0", "F8_E4M3FNUZ", "F8_E5M2FNUZ", "F4", "F6_E2M3", "F6_E3M2",
     "I16", "U16", "F16", "BF16", "I32", "U32", "F32", "I64", "U64", "F64", "C64",
 )}  # fmt: skip
@@ -49,7 +49,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _tensor(name: str, entry: Any, start: int) -> Located:
     try:
         name.encode()  # an escaped half of a surrogate pair is JSON, and no text
-        dtype, shape, (begin, end) = _NAMES[entry["dtype"]], entry["shape"], entry["data_offsets"]
+        dtype, shape, (begin, end) = TYPES[entry["dtype"]], entry["shape"], entry["data_offsets"]
     except (KeyError, TypeError, ValueError):
         raise FormatError(f"a safetensors entry that names no tensor: {name[:100]!r}") from None
     if type(shape) is not list or not all(type(value) is int for value in (*shape, begin, end)):

@@ -9,7 +9,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
@@ -17,6 +17,7 @@ from typing import Any
 
 from ..errors import CorruptObject, FormatError, ThetaError
 from ..manifest import order, spell
+from ..remaking import header
 from ..source import write_all
 from ..tensor import DTYPES, Tensor
 from .exporting import ATTRIBUTE, INDEX, NODE, TYPES, array_at, open_array, translated
@@ -55,7 +56,7 @@ def gather(directory: str, path: str, *, force: bool = False, changed: bool = Fa
     temporary = os.path.join(parent, f".{base[:200]}.{os.getpid()}.theta")
     fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
     try:
-        write_all(fd, _header(found, _metadata(directory)))
+        write_all(fd, header({item.name: item.tensor for item in found}, _metadata(directory)))
         for item in found:
             _copy(item, fd, changed=changed)
         os.fsync(fd)
@@ -115,19 +116,6 @@ def _metadata(directory: str) -> dict[str, str]:
         return {}
     texts = _read(os.path.join(directory, INDEX)).get("metadata")
     return {str(name): str(text) for name, text in texts.items()} if isinstance(texts, dict) else {}
-
-
-def _header(found: Sequence[Found], metadata: dict[str, str]) -> bytes:
-    header: dict[str, object] = {"__metadata__": metadata} if metadata else {}
-    position = 0
-    for item in found:
-        end = position + item.tensor.nbytes
-        offsets = [position, end]
-        header[item.name] = {"dtype": item.tensor.dtype.name, "shape": item.tensor.shape, "data_offsets": offsets}
-        position = end
-    text = json.dumps(header, separators=(",", ":"), ensure_ascii=False).encode()
-    text += b" " * (-len(text) % 8)  # tensors are then aligned for those who map the file
-    return len(text).to_bytes(8, "little") + text
 
 
 def _copy(item: Found, out: int, *, changed: bool) -> None:
