@@ -16,6 +16,8 @@ from types import ModuleType
 from typing import Any, ClassVar, TypeAlias
 
 from ..errors import ThetaError, UsageError
+from ..maths.masks import divisor
+from ..maths.signs import merged
 from ..maths.sums import weighted
 
 Array: TypeAlias = Any  # float64: NumPy's, or torch's where a device was asked for
@@ -191,6 +193,31 @@ class Linear(Strategy):
         (base,), (divisor,) = measures["base"], measures["divisor"]
         arrays, weights = (*tile.tips, tile.base), (*measures["tips"], base)
         return weighted(arrays, weights, divisor) if base else weighted(tile.tips, measures["tips"], divisor)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Masking(Strategy):
+    """Base of strategies that drop parts of each task vector. What is left is added up or, if ``signed``, merged where
+    it goes the way most of it goes; ``measure`` puts what ``whole_of`` says under ``divisor``."""
+
+    needs_base: ClassVar[bool] = True
+    idempotent: ClassVar[bool] = False
+    signed: ClassVar[bool] = False  # whether a sign is elected for each element
+
+    lambda_: float = option(1.0, "what the merged task vector is multiplied by")
+    normalize: bool = option(default=False, text="divide by the sum of the weights")
+
+    def whole_of(self, weights: Sequence[float]) -> float:
+        """What a weighted sum is divided by. Raises ``ThetaError`` if the weights sum to 0."""
+        return divisor(weights, normalize=self.normalize and not self.signed)
+
+    def applied(self, tile: Tile, deltas: Sequence[Array], measures: Measures) -> Array:
+        """The base with what is left of the task vectors."""
+        if self.signed:
+            moved = merged(tile.xp, deltas, tile.weights, normalize=self.normalize)
+        else:
+            moved = weighted(deltas, tile.weights, *measures["divisor"])
+        return weighted((tile.base, moved), (1.0, self.lambda_))
 
 
 def spread(values: tuple[float, ...], count: int, name: str) -> tuple[float, ...]:

@@ -19,25 +19,17 @@ from dataclasses import dataclass
 from math import prod
 from typing import Any, ClassVar
 
-from ..maths.masks import divisor, trimmed
+from ..maths.masks import trimmed
 from ..maths.selection import largest, last, share
-from ..maths.signs import merged
-from ..maths.sums import weighted
-from . import Measures, Sides, Strategy, Tile, option, spread
+from . import Masking, Measures, Sides, Tile, option, spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class Breadcrumbs(Strategy):
+class Breadcrumbs(Masking):
     """The weighted sum of changes that are neither outliers nor noise."""
-
-    needs_base: ClassVar[bool] = True
-    idempotent: ClassVar[bool] = False
-    signed: ClassVar[bool] = False  # whether a sign is elected for each element
 
     density: tuple[float, ...] = option((0.9,), "the part of each task vector that is kept", low=0, high=1)
     gamma: tuple[float, ...] = option((0.01,), "the part of the largest changes that is dropped", low=0, high=1)
-    lambda_: float = option(1.0, "what the merged task vector is multiplied by")
-    normalize: bool = option(default=False, text="divide by the sum of the weights")
 
     def measure(self, sides: Sides, model: Measures) -> Measures:
         count, size = len(sides.weights), prod(sides.shape)
@@ -45,17 +37,12 @@ class Breadcrumbs(Strategy):
         ranks = [_ranks(density, gamma, size) for density, gamma in zip(densities, gammas, strict=True)]
         bounds = largest(lambda: (tile.deltas for tile in sides.tiles()), size, ranks)
         low, high = zip(*bounds, strict=True)
-        whole = divisor(sides.weights, normalize=self.normalize and not self.signed)
-        return {"low": low, "high": high, "divisor": (whole,)}
+        return {"low": low, "high": high, "divisor": (self.whole_of(sides.weights),)}
 
     def combine(self, tile: Tile, measures: Measures) -> Any:
         bounds = zip(tile.deltas, measures["low"], measures["high"], strict=True)
         deltas = [trimmed(tile.xp, delta, low, high) for delta, low, high in bounds]
-        if self.signed:
-            moved = merged(tile.xp, deltas, tile.weights, normalize=self.normalize)
-        else:
-            moved = weighted(deltas, tile.weights, *measures["divisor"])
-        return weighted((tile.base, moved), (1.0, self.lambda_))
+        return self.applied(tile, deltas, measures)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -19,23 +19,15 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..maths import chance
-from ..maths.masks import divisor, drawn, norm_ratios
-from ..maths.signs import merged
-from ..maths.sums import weighted
-from . import Measures, Sides, Strategy, Tile, option, spread
+from ..maths.masks import drawn, norm_ratios
+from . import Masking, Measures, Sides, Tile, option, spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DareLinear(Strategy):
+class DareLinear(Masking):
     """The weighted sum of changes that are dropped at random."""
 
-    needs_base: ClassVar[bool] = True
-    idempotent: ClassVar[bool] = False
-    signed: ClassVar[bool] = False  # whether a sign is elected for each element
-
     density: tuple[float, ...] = option((0.5,), "the chance of each element to be kept", low=0, high=1)
-    lambda_: float = option(1.0, "what the merged task vector is multiplied by")
-    normalize: bool = option(default=False, text="divide by the sum of the weights")
     rescale: str = option(
         "expectation", "keep the expectation, or the tensor's L1 norm", choices=("expectation", "l1", "none")
     )
@@ -49,16 +41,12 @@ class DareLinear(Strategy):
             factors = norm_ratios(pairs) or factors
         elif self.rescale == "expectation":
             factors = tuple(1 / density if density else 1.0 for density in densities)
-        return {"factors": factors, "divisor": (divisor(sides.weights, normalize=self.normalize and not self.signed),)}
+        return {"factors": factors, "divisor": (self.whole_of(sides.weights),)}
 
     def combine(self, tile: Tile, measures: Measures) -> Any:
         pairs = zip(self._dropped(tile), measures["factors"], strict=True)
         deltas = [delta if factor == 1 else delta * factor for delta, factor in pairs]
-        if self.signed:
-            moved = merged(tile.xp, deltas, tile.weights, normalize=self.normalize)
-        else:
-            moved = weighted(deltas, tile.weights, *measures["divisor"])
-        return weighted((tile.base, moved), (1.0, self.lambda_))
+        return self.applied(tile, deltas, measures)
 
     def _dropped(self, tile: Tile) -> list[Any]:
         """The task vectors with 0 in place of what is dropped."""

@@ -23,25 +23,18 @@ from typing import Any, ClassVar
 from ..errors import UsageError
 from ..floats import TILE
 from ..maths import chance
-from ..maths.masks import divisor, drawn, ladder, norm_ratios
-from ..maths.signs import merged
-from ..maths.sums import weighted
-from . import Measures, Sides, Strategy, Tile, option, spread
+from ..maths.masks import drawn, ladder, norm_ratios
+from . import Masking, Measures, Sides, Tile, option, spread
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
-class DellaLinear(Strategy):
+class DellaLinear(Masking):
     """The weighted sum of changes of which the small ones are dropped more often than the large ones."""
 
-    needs_base: ClassVar[bool] = True
     whole: ClassVar[bool] = True
-    idempotent: ClassVar[bool] = False
-    signed: ClassVar[bool] = False  # whether a sign is elected for each element
 
     density: tuple[float, ...] = option((0.5,), "the mean chance of an element to be kept", low=0, high=1)
     epsilon: tuple[float, ...] = option((0.15,), "how far that chance differs for the extremes", low=0, high=0.5)
-    lambda_: float = option(1.0, "what the merged task vector is multiplied by")
-    normalize: bool = option(default=False, text="divide by the sum of the weights")
     rescale: str = option(
         "expectation", "keep the expectation, or the tensor's L1 norm", choices=("expectation", "l1", "none")
     )
@@ -56,7 +49,7 @@ class DellaLinear(Strategy):
         if self.rescale == "l1":
             runs = (run for tile in sides.tiles() for run in _runs(tile))
             factors = norm_ratios(list(zip(run.deltas, self._dropped(run), strict=True)) for run in runs)
-        return {"factors": factors, "divisor": (divisor(sides.weights, normalize=self.normalize and not self.signed),)}
+        return {"factors": factors, "divisor": (self.whole_of(sides.weights),)}
 
     def combine(self, tile: Tile, measures: Measures) -> Any:
         parts = [self._combined(run, measures) for run in _runs(tile)]
@@ -65,11 +58,7 @@ class DellaLinear(Strategy):
     def _combined(self, tile: Tile, measures: Measures) -> Any:
         pairs = zip(self._dropped(tile), measures["factors"], strict=True)
         deltas = [delta if factor == 1 else delta * factor for delta, factor in pairs]
-        if self.signed:
-            moved = merged(tile.xp, deltas, tile.weights, normalize=self.normalize)
-        else:
-            moved = weighted(deltas, tile.weights, *measures["divisor"])
-        return weighted((tile.base, moved), (1.0, self.lambda_))
+        return self.applied(tile, deltas, measures)
 
     def _dropped(self, tile: Tile) -> list[Any]:
         """The task vectors of some rows, with 0 in place of what is dropped."""
