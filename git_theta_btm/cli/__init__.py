@@ -56,6 +56,8 @@ COMMANDS = {
 }
 COMPLETE = "_GIT_THETA_COMPLETE"
 NAME = "git theta"
+# Which extra brings a package that not everybody needs; the rest is for training.
+_EXTRAS = {"array_api_compat": "torch", "ml_dtypes": "zarr", "tensorstore": "zarr", "torch": "torch"}
 
 
 class Commands(click.Group):
@@ -126,6 +128,11 @@ def execute(group: click.Group, name: str, arguments: list[str]) -> int:
     except click.UsageError as error:
         usage = error.ctx.get_usage() if error.ctx else f"Usage: {name} COMMAND"
         return _fail(error.format_message(), 129, "u" + " ".join(usage.split())[1:])
+    except ModuleNotFoundError as error:
+        if is_set("GIT_TRACE_THETA") or not error.name or error.name.startswith(__name__.partition(".")[0]):
+            raise
+        extra = _EXTRAS.get(error.name.partition(".")[0], "btm")
+        return _fail(f"this needs {error.name}, which is not installed: pip install 'git-theta-btm[{extra}]'", 128)
     except (ThetaError, OSError, click.ClickException) as error:
         if is_set("GIT_TRACE_THETA"):
             raise

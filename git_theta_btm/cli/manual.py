@@ -37,6 +37,8 @@ _SECTIONS = {
     "CONFIGURATION": (
         ("filter.theta.clean, filter.theta.smudge, filter.theta.required", "The filters; git theta install sets them."),
         ("merge.theta.name, merge.theta.driver", "What git does where both sides changed a model."),
+        ("merge.theta-ours.driver", "For files of which a merge keeps our side: merge=theta-ours in .gitattributes."),
+        ("theta.merge.strategy, theta.merge.<strategy>.<option>", "How models are merged, unless something says more."),
         ("theta.fetch", "If false, a checkout fetches no objects: what lacks some is a stub. True by default."),
         ("theta.keepref", "If false, a push makes no refs below refs/theta/keep, which keep objects from cleaning up."),
         ("remote.<name>.thetakeepref", "The same for one remote; git theta sets it if a remote takes no such refs."),

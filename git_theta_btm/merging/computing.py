@@ -15,7 +15,7 @@ from typing import Any
 import numpy as np
 
 from ..api import Checkpoint
-from ..errors import FormatError, MergeConflict
+from ..errors import FormatError, MergeConflict, ThetaError
 from ..filters.encode import Candidate, width_of
 from ..floats import REAL, TILE, Floats, narrow, widen
 from ..manifest import Blob, Entry, spell
@@ -40,7 +40,11 @@ class Device:
     def arrays(self, tiles: Sequence[Floats]) -> list[Array]:
         if not self.name:
             return list(tiles)
-        import torch  # 3 s that only a device has to pay
+        try:
+            import array_api_compat  # noqa: F401 - by it strategies compute on what is not NumPy's
+            import torch  # 3 s that only a device has to pay
+        except ImportError as error:
+            raise ThetaError(f"a device needs {error.name}: pip install 'git-theta-btm[torch]'") from None
 
         return [torch.from_numpy(np.ascontiguousarray(tile)).to(self.name) for tile in tiles]
 
