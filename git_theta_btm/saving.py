@@ -18,7 +18,7 @@ from .care.versions import located
 from .catalogue import Catalogue, NoCatalogue, open_catalogue
 from .errors import FormatError, ManifestError, ThetaError
 from .filters.clean import clean
-from .filters.identify import Surroundings
+from .filters.identify import Surroundings, mode_of
 from .git import Git
 from .manifest import Manifest, loads
 from .remotes import hooks
@@ -219,8 +219,7 @@ class Draft:
         return None
 
     def _mode(self, path: str) -> str:
-        value = self._attribute(path, "theta-store")
-        return value if value in ("raw", "small") else "fast"
+        return mode_of(self._attribute(path, "theta-store"))
 
     def write(self, data: bytes) -> str:
         """Git's name of a blob, which is written."""

@@ -19,6 +19,7 @@ from ..catalogue import open_catalogue
 from ..encoded import Header, encode_span
 from ..errors import CorruptObject
 from ..filters.encode import Encoder, Encoding, Scribe, width_of
+from ..filters.identify import mode_of
 from ..filters.places import Lines, Places
 from ..filters.verify import Verifier
 from ..floats import MANTISSA
@@ -99,7 +100,7 @@ def _modes(repository: Repository, descents: Sequence[Descent], mode: str | None
     """How each path wants its tensors stored: raw stays raw, whatever is asked for."""
     paths = list(dict.fromkeys(descent.path for descent in descents))
     asked = {path: words["theta-store"] for path, words in attributes(repository.git, paths, "theta-store").items()}
-    known = {path: word if word in ("raw", "small") else "fast" for path, word in asked.items()}
+    known = {path: mode_of(word) for path, word in asked.items()}
     return {path: mode if mode and word != "raw" else word for path, word in known.items()}
 
 

@@ -71,12 +71,8 @@ def resolve(  # noqa: PLR0913 - one for each option
         found = conflict(repository, [placed(repository, *pair) for pair in pairs])
         if interactive:
             found = _asked(repository, found, items, desk)
-        questions = [found.question(item) for item in items]
-        for question in questions:
-            question.plan()
-        return _end(
-            repository, [(item, desk.merge(asked)) for item, asked in zip(items, questions, strict=True)], found
-        )
+        merged = desk.merge_all([found.question(item) for item in items])
+        return _end(repository, list(zip(items, merged, strict=True)), found)
 
 
 def _asked(repository: Repository, found: Conflict, items: Sequence[Stages], desk: Desk) -> Conflict:

@@ -33,6 +33,11 @@ class Surroundings:
     mode: Callable[[], str] = lambda: "fast"  # "raw": never encode; "fast"; "small": as small as can be
 
 
+def mode_of(word: str) -> str:
+    """How new blobs are stored where the attribute ``theta-store`` has this value: what is no mode is ``fast``."""
+    return word if word in ("raw", "small") else "fast"
+
+
 class Identifier:
     """Names ranges of one file. Safe to use from many threads.
 

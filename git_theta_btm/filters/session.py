@@ -134,8 +134,9 @@ class Session:
 
     def _mode(self) -> str:
         """The attribute ``theta-store`` of the path."""
-        value = self._git().fields("check-attr", "-z", "theta-store", "--", self.path)[2]
-        return value if value in ("raw", "small") else "fast"
+        from .identify import mode_of  # which asked
+
+        return mode_of(self._git().fields("check-attr", "-z", "theta-store", "--", self.path)[2])
 
     def _git(self) -> Git:
         from ..git import Git  # starts processes, which the common path never does

@@ -6,6 +6,7 @@ import os
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
+from functools import cached_property
 from tempfile import TemporaryFile
 from types import TracebackType
 from typing import IO
@@ -14,6 +15,7 @@ from ..api import Checkpoint
 from ..catalogue import open_catalogue
 from ..checkout.assembling import Version
 from ..errors import ManifestError, MergeConflict, MissingObject, ThetaError
+from ..filters.identify import mode_of
 from ..manifest import Blob, Manifest, spell
 from ..remotes.fetching import fetch
 from ..remotes.lfs import adopt, media
@@ -28,7 +30,7 @@ from .resolve import Rows, Step, plan
 Progress = Callable[[int, int], None]
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class Question:
     """One file to be merged: its path, what each tip has of it, what the base has, and how it is merged."""
 
@@ -39,7 +41,8 @@ class Question:
     statistics: tuple[Manifest, ...] = ()
     rows: dict[int, Rows] | None = None
 
-    def plan(self) -> list[Step]:
+    @cached_property
+    def steps(self) -> list[Step]:
         """What becomes of each parameter. Raises ``MergeConflict`` naming the file and the parameters."""
         for tip in (*self.tips, *([self.base] if self.base else [])):
             if not tip.entries and tip.digest != self.tips[0].digest:
@@ -82,18 +85,23 @@ class Desk:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None) -> None:
         self._stack.close()
 
+    def merge_all(self, questions: Sequence[Question]) -> list[Merged]:
+        """Merge files, after it is certain that each can be. Raises as ``merge`` does."""
+        for question in questions:
+            question.steps  # noqa: B018 - raises
+        return [self.merge(question) for question in questions]
+
     def merge(self, question: Question) -> Merged:
         """Merge one file. Raises ``MergeConflict`` before anything is written, and ``ObjectError`` for an input that is
         missing or corrupt."""
-        steps = question.plan()
-        first = question.tips[0]
+        steps = question.steps
         if all(step.take == 0 for step in steps):
-            return Merged(question.path, first)
+            return Merged(question.path, question.tips[0])
         mode = attributes(self._repository.git, [question.path], "theta-store")[question.path]["theta-store"]
         workshop = Workshop(
             self._repository.store,
             self._catalogue,
-            mode if mode in ("raw", "small") else "fast",
+            mode_of(mode),
             self._device,
             self._progress,
         )

@@ -110,7 +110,7 @@ def _owner(trees: Trees, merge: Merge, model: Model) -> str:
 
 def _planned(question: Question, heads: Sequence[Head]) -> File:
     try:
-        steps = question.plan()
+        steps = question.steps
     except ThetaError as error:
         return File(question.path, problem=str(error))
     tips = [{entry.name: entry for entry in tip.entries} for tip in question.tips]

@@ -110,9 +110,7 @@ def merge_all(repository: Repository, merge: Merge, gathered: Gathered, means: t
         trees = Trees(repository.git, blobs)
         files = _gathered_files(trees, merge.ours.commit, gathered.tree)
         questions = [ask(trees, path, known, chosen) for path, known in files]
-    for question in questions:
-        question.plan()
-    return [desk.merge(question) for question in questions]
+    return desk.merge_all(questions)
 
 
 def _gathered_files(trees: Trees, before: str, tree: str) -> list[tuple[str, list[str]]]:
