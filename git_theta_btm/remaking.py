@@ -49,19 +49,26 @@ def save_safetensors(path: str, contents: Contents, metadata: Mapping[str, str],
 
     It appears whole or not at all, and nobody else can read it before that. Raises as above.
     """
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
-    out = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    try:
+    with new_file(path, 0o600) as out:
         count = write_safetensors(out, contents, metadata)
         os.fchmod(out, mode)
+    return count
+
+
+@contextmanager
+def new_file(path: str, mode: int = 0o666) -> Iterator[int]:
+    """A new file, open for reading and writing, which gets the name ``path`` if all goes well, and else goes away."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
+    out = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, mode)
+    try:
+        yield out
         os.fsync(out)
         os.replace(temporary, path)
     finally:
         os.close(out)
         with suppress(FileNotFoundError):  # it has been renamed
             os.unlink(temporary)
-    return count
 
 
 @contextmanager

@@ -9,7 +9,7 @@ from __future__ import annotations
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import ExitStack
 from dataclasses import dataclass, replace
 from glob import escape
 from math import fsum, isclose, isfinite
@@ -23,6 +23,7 @@ from ..merging.producing import compute
 from ..merging.recipe import Gradient, Recipe, Rule
 from ..merging.resolve import Step, check, plan
 from ..parallel import keep_freed_memory
+from ..remaking import new_file
 from ..rewrite import rewrite
 from ..source import Source
 from .layers import layer, prefix
@@ -70,7 +71,8 @@ def average(order: Order, progress: Callable[[int, int], None] = lambda done, to
         for opened in (*tips, *([base] if base else [])):
             opened.verify()
         models = Models(tuple(tip.checkpoint for tip in tips), base.checkpoint if base else None)
-        with _writing(order.out, overwrite=order.overwrite) as out:
+        _check_free(order.out, overwrite=order.overwrite)
+        with new_file(order.out) as out:
             _write(models, steps, tips[0].file, out, progress)
             for opened in (*tips, *([base] if base else [])):
                 opened.check_unchanged()
@@ -173,19 +175,6 @@ def _beside(first: Checkpoint, file: Source, new: Mapping[str, Source]) -> Itera
     yield from (name for run in runs if len(run) > 1 for name in run if name not in new and name in first)
 
 
-@contextmanager
-def _writing(path: str, *, overwrite: bool) -> Iterator[int]:
-    """A new file, open for reading and writing, that gets its name if all goes well, and else goes away."""
+def _check_free(path: str, *, overwrite: bool) -> None:
     if os.path.isdir(path) or (os.path.lexists(path) and not overwrite):
         raise ThetaError(f"{path} exists already: --force replaces a file")
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
-    out = os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        yield out
-        os.fsync(out)
-        os.replace(temporary, path)
-    finally:
-        os.close(out)
-        with suppress(FileNotFoundError):  # it has been renamed
-            os.unlink(temporary)

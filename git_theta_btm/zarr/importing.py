@@ -10,14 +10,13 @@ import json
 import os
 import shutil
 from collections.abc import Iterator
-from contextlib import suppress
 from dataclasses import dataclass
 from hashlib import sha256
 from typing import Any
 
 from ..errors import CorruptObject, FormatError, ThetaError
 from ..manifest import order, spell
-from ..remaking import header
+from ..remaking import header, new_file
 from ..source import write_all
 from ..tensor import DTYPES, Tensor
 from .exporting import ATTRIBUTE, INDEX, NODE, TYPES, array_at, open_array, translated
@@ -49,22 +48,15 @@ def gather(directory: str, path: str, *, force: bool = False, changed: bool = Fa
     names = [item.name for item in found]
     if not found or len(set(names)) != len(names):
         raise ThetaError(f"two arrays of {directory} have the same name" if found else f"no zarr array in {directory}")
-    parent, base = os.path.split(os.path.abspath(path))
+    path = os.path.abspath(path)
+    parent = os.path.dirname(path)
     size = sum(item.tensor.nbytes for item in found)
     if size > shutil.disk_usage(parent).free:  # a few bytes of description can claim any number of zeros
         raise ThetaError(f"there is no room for {size} bytes in {parent}")
-    temporary = os.path.join(parent, f".{base[:200]}.{os.getpid()}.theta")
-    fd = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o666)
-    try:
-        write_all(fd, header({item.name: item.tensor for item in found}, _metadata(directory)))
+    with new_file(path) as out:
+        write_all(out, header({item.name: item.tensor for item in found}, _metadata(directory)))
         for item in found:
-            _copy(item, fd, changed=changed)
-        os.fsync(fd)
-        os.replace(temporary, path)
-    finally:
-        os.close(fd)
-        with suppress(FileNotFoundError):  # it has been renamed
-            os.unlink(temporary)
+            _copy(item, out, changed=changed)
     return found
 
 
