@@ -156,8 +156,9 @@ class Encoder:
         base = entry.digest
         if self._blobs.work(base) > MAX_WORK:
             return
-        while self._blobs.work(base) >= _WORK[self._mode] and (bases := self._blobs.bases(base)):
-            base = bases[0]  # an ancestor that is quicker to read, and still closer than the seed
+        if self._blobs.work(base) >= (limit := _WORK[self._mode]):  # the next ones are to be close to this again
+            while self._blobs.work(base) > limit // 2 and (bases := self._blobs.bases(base)):
+                base = bases[0]
         group = MANTISSA.get(tensor.dtype.name) if self._mode == "small" else None
         yield Candidate("delta", (Blob(base, tensor.nbytes),), group=group)
 
