@@ -58,22 +58,26 @@ def expand(payload: bytes | memoryview, width: int, count: int) -> Values:
         position += length
     if position != len(payload):
         raise CorruptObject("planes that do not fit their table")
-    return _woven(planes, width, count)
+    values = _woven(planes)
+    if isinstance(values, int):
+        return np.zeros(count, TYPES[width])
+    return values if values.flags.writeable else values.copy()
 
 
-def _woven(planes: Sequence[Bytes | int], width: int, count: int) -> Values:
-    """Values from their planes, 0 for one of zeros."""
-    if width == 2 and not isinstance(
-        planes[1], int
-    ):  # by shifts: a third of the time that writing every other byte takes
-        values = planes[1].astype(TYPES[width])
-        values <<= np.uint16(8)
-        values |= planes[0]
-        return values
-    values = np.empty(count, TYPES[width])
-    bytes_of_each = values.view(np.uint8).reshape(count, width)
-    for place, plane in enumerate(planes):
-        bytes_of_each[:, place] = plane
+def _woven(planes: Sequence[Bytes | int]) -> Values | int:
+    """Values from their planes, 0 for one of zeros. By shifts of halves: writing every fourth byte takes half as long
+    again, and every other one three times as long."""
+    if len(planes) == 1:
+        return planes[0]
+    half = len(planes) // 2
+    low, high = _woven(planes[:half]), _woven(planes[half:])
+    wide = TYPES[len(planes)]
+    if isinstance(high, int):
+        return low if isinstance(low, int) else low.astype(wide)
+    values = high.astype(wide)
+    values <<= wide.type(8 * half)
+    if not isinstance(low, int):
+        values |= low
     return values
 
 
