@@ -7,6 +7,8 @@ from math import fsum, inf, prod
 from types import ModuleType
 from typing import Any, TypeAlias
 
+import numpy as np
+
 from ..errors import ThetaError
 from . import chance
 from .sums import total
@@ -26,7 +28,25 @@ def trimmed(xp: ModuleType, array: Array, low: float, high: float = inf) -> Arra
         return array
     magnitude = xp.abs(array)
     dropped = magnitude < low
-    return xp.where(dropped if high == inf else dropped | (magnitude > high), 0.0, array)
+    return zeroed(xp, array, dropped if high == inf else dropped | (magnitude > high))
+
+
+def zeroed(xp: ModuleType, array: Array, dropped: Array) -> Array:
+    """The array with 0 where ``dropped`` is true."""
+    if xp is not np:
+        return xp.where(dropped, 0.0, array)
+    bits = dropped.astype(np.int64)  # NumPy's where branches: where that is hard to foresee it takes four times as long
+    bits -= 1
+    bits &= np.asarray(array, order="C").view(np.int64)
+    return bits.view(np.float64)
+
+
+def constant(xp: ModuleType, value: float, dropped: Array, like: Array) -> Array:
+    """``value``, and 0 where ``dropped`` is true, as an array of the type of ``like``."""
+    if xp is not np:
+        zero, number = (xp.asarray(each, dtype=like.dtype, device=like.device) for each in (0.0, value))
+        return xp.where(dropped, zero, number)  # of two Python numbers, it makes a torch tensor in float32
+    return np.logical_not(dropped) * value
 
 
 def ladder(xp: ModuleType, array: Array) -> Array:

@@ -11,6 +11,8 @@ from operator import add
 from types import ModuleType
 from typing import Any, TypeAlias
 
+from .masks import constant, zeroed
+
 Array: TypeAlias = Any  # float64, of any array library
 
 
@@ -30,22 +32,22 @@ def elected(terms: Sequence[Array]) -> Array:
     return reduce(add, terms) < 0
 
 
-def opposed(xp: ModuleType, term: Array, negative: Array) -> Array:
+def opposed(term: Array, negative: Array) -> Array:
     """Where a term has not the elected sign. What is 0 has no sign; what is not a number has every one."""
-    return xp.where(negative, term >= 0, term <= 0)
+    return (negative & (term >= 0)) | (~negative & (term <= 0))
 
 
 def agreeing(xp: ModuleType, terms: Sequence[Array], negative: Array, weights: Sequence[float] | None = None) -> Array:
     """The sum of the terms that have the elected sign, divided by the sum of their absolute weights if given."""
     kept = share = None
     for place, term in enumerate(terms):
-        dropped = opposed(xp, term, negative)
-        part = xp.where(dropped, 0.0, term)
+        dropped = opposed(term, negative)
+        part = zeroed(xp, term, dropped)
         kept = part if kept is None else kept + part
         if weights is not None:
-            part = xp.where(dropped, _number(xp, term, 0.0), _number(xp, term, abs(weights[place])))
+            part = constant(xp, abs(weights[place]), dropped, term)
             share = part if share is None else share + part
-    return kept if share is None else kept / xp.where(share > 0, share, 1.0)
+    return kept if share is None else kept / (share + constant(xp, 1.0, share > 0, term))
 
 
 def merged(
@@ -60,8 +62,3 @@ def merged(
         return deltas[0] * 0.0
     negative = elected(votes(xp, terms) if frequency else terms)
     return agreeing(xp, terms, negative, [weight for weight in weights if weight] if normalize else None)
-
-
-def _number(xp: ModuleType, like: Array, value: float) -> Array:
-    """An array without dimensions: of two Python numbers, ``where`` makes a torch tensor in float32."""
-    return xp.asarray(value, dtype=like.dtype, device=like.device)

@@ -14,6 +14,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..maths.masks import zeroed
 from ..maths.sums import weighted
 from . import Measures, Strategy, Tile, option
 
@@ -31,7 +32,7 @@ class Consensus(Strategy):
 
     def combine(self, tile: Tile, measures: Measures) -> Any:
         tau = weighted(tile.deltas, tile.weights)
-        moved = tile.xp.where(self._votes(tile, tau) < 0, 0.0, tau)
+        moved = zeroed(tile.xp, tau, self._votes(tile, tau) < 0)
         return weighted((tile.base, moved), (1.0, self.alpha))
 
     def _votes(self, tile: Tile, tau: Any) -> Any:

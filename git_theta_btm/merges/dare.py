@@ -19,7 +19,7 @@ from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from ..maths import chance
-from ..maths.masks import drawn, norm_ratios
+from ..maths.masks import drawn, norm_ratios, zeroed
 from . import Masking, Measures, Sides, Tile, option, spread
 
 
@@ -55,7 +55,7 @@ class DareLinear(Masking):
         for delta, density, key in zip(tile.deltas, densities, tile.keys, strict=True):
             if density < 1:
                 numbers = drawn(tile.xp, delta, chance.key(str(self.seed), key.hex()), tile.start)
-                delta = tile.xp.where(numbers < density, delta, 0.0)
+                delta = zeroed(tile.xp, delta, numbers >= density)
             dropped.append(delta)
         return dropped
 

@@ -23,7 +23,7 @@ from typing import Any, ClassVar
 from ..errors import UsageError
 from ..floats import TILE
 from ..maths import chance
-from ..maths.masks import drawn, ladder, norm_ratios
+from ..maths.masks import drawn, ladder, norm_ratios, zeroed
 from . import Masking, Measures, Sides, Tile, option, spread
 
 
@@ -68,7 +68,7 @@ class DellaLinear(Masking):
                 chances = density + epsilon * ladder(tile.xp, delta)
                 numbers = drawn(tile.xp, delta, chance.key(str(self.seed), key.hex()), tile.start)
                 grown = delta / chances if self.rescale == "expectation" else delta
-                delta = tile.xp.where(numbers < chances, grown, 0.0)
+                delta = zeroed(tile.xp, grown, numbers >= chances)
             dropped.append(delta if density else tile.xp.zeros_like(delta))
         return dropped
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
+from ..maths.masks import zeroed
 from ..maths.signs import elected, opposed, scaled
 from . import Measures, Strategy, Tile
 
@@ -32,5 +33,5 @@ class Emr(Strategy):
         greatest = xp.zeros_like(terms[0])
         heard = (delta for delta, weight in zip(tile.deltas, tile.weights, strict=True) if weight)
         for delta, term in zip(heard, terms, strict=True):
-            greatest = xp.maximum(greatest, xp.where(opposed(xp, term, negative), 0.0, xp.abs(delta)))
+            greatest = xp.maximum(greatest, zeroed(xp, xp.abs(delta), opposed(term, negative)))
         return tile.base + xp.where(negative, -greatest, greatest)

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from math import fsum, inf, isfinite, prod
 from typing import Any, ClassVar
 
+from ..maths.masks import zeroed
 from ..maths.selection import largest, share
 from ..maths.signs import agreeing, elected, scaled
 from ..maths.sums import dot
@@ -75,7 +76,7 @@ def _selected(tile: Tile, least: float) -> list[Any]:
     if not least:
         return tile.deltas
     dropped = _variance(tile) < least
-    return [tile.xp.where(dropped, 0.0, delta) for delta in tile.deltas]
+    return [zeroed(tile.xp, delta, dropped) for delta in tile.deltas]
 
 
 def _added(parts: Sequence[float]) -> float:
