@@ -181,13 +181,13 @@ def metered(command: Sequence[str | Path], cwd: Path) -> Cost:
 def tree(pid: int) -> Iterator[int]:
     """A process and its descendants."""
     yield pid
-    for file in Path(f"/proc/{pid}/task").glob("*/children"):
-        try:
-            children = file.read_text().split()
-        except OSError:  # it has ended
-            continue
-        for child in children:
-            yield from tree(int(child))
+    try:
+        files = [f"/proc/{pid}/task/{thread}/children" for thread in os.listdir(f"/proc/{pid}/task")]
+        children = [child for file in files for child in Path(file).read_text().split()]
+    except OSError:  # it has ended
+        return
+    for child in children:
+        yield from tree(int(child))
 
 
 def anonymous(pid: int) -> int:

@@ -15,7 +15,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING
 
 from .arrays import array, numpy_type, rows
-from .blobs import Blobs
+from .blobs import Blobs, Opened
 from .care.versions import located
 from .changes import Change
 from .changes import diff as differences
@@ -120,16 +120,20 @@ class Checkpoint(Mapping[str, "Array"]):
     @contextmanager
     def source(self, name: str) -> Iterator[Source]:
         """The bytes of a parameter, to be read in any order. Raises ``KeyError`` and ``ObjectError``."""
+        with Opened() as opened:
+            yield self.source_among(name, opened)
+
+    def source_among(self, name: str, opened: Opened) -> Source:
+        """The same beside what is open already, until all of it is closed."""
         entry = self.entries[name]
         if not entry.tensor.nbytes:
-            yield BytesSource(b"")
-        elif entry.view:
-            yield Part(self.file, self._offsets[name], entry.tensor.nbytes)
-        else:
-            with self.blobs.open(entry.digest) as source:
-                if source.size != entry.tensor.nbytes:
-                    raise CorruptObject(f"{source.size} bytes instead of {entry.tensor.nbytes}")
-                yield source
+            return BytesSource(b"")
+        if entry.view:
+            return Part(self.file, self._offsets[name], entry.tensor.nbytes)
+        source = self.blobs.open_among(entry.digest, opened)
+        if source.size != entry.tensor.nbytes:
+            raise CorruptObject(f"{source.size} bytes instead of {entry.tensor.nbytes}")
+        return source
 
     @cached_property
     def _layout(self) -> Layout:

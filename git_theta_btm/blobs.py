@@ -6,6 +6,7 @@ from collections.abc import Iterable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cached_property
 from math import inf
+from typing import TYPE_CHECKING
 
 from . import pack
 from .errors import CorruptObject, ObjectError
@@ -13,7 +14,19 @@ from .manifest import Digest, Stored
 from .source import BytesSource, Source
 from .store import ObjectStore, get
 
+if TYPE_CHECKING:
+    from .encoded import Decoded
+
 MAX_WORK = 100  # decodings for one blob, and its bases: they nest four calls deep, with an open file each per thread
+
+
+class Opened(ExitStack):
+    """Blobs that are open together, of one or of several ``Blobs``. What several of them are built on is open once, and
+    is decoded once where they are read side by side."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.decoded: dict[Digest, Decoded] = {}
 
 
 class Blobs:
@@ -37,19 +50,24 @@ class Blobs:
     @contextmanager
     def open(self, digest: Digest) -> Iterator[Source]:
         """A blob's bytes, which are not checked. Raises ``MissingObject`` or ``CorruptObject``."""
-        with ExitStack() as stack:
-            yield self._open(digest, stack)
+        with Opened() as opened:
+            yield self.open_among(digest, opened)
 
-    def _open(self, digest: Digest, stack: ExitStack) -> Source:
+    def open_among(self, digest: Digest, opened: Opened) -> Source:
+        """The same beside what is open already, until all of it is closed."""
         line = self.lines.get(digest)
         if line is None:
-            return self.open_object(digest, stack)
+            return self.open_object(digest, opened)
+        if source := opened.decoded.get(digest):
+            source.share()
+            return source
         if self.work(digest) > MAX_WORK:
             raise CorruptObject(f"blob {digest} is built on itself, or on more than {MAX_WORK} others")
         from .encoded import Decoded  # numpy and zstandard, which raw objects never need
 
-        bases = [self._open(Digest(base), stack) for base in line.rest[1:]]
-        return Decoded(self.open_object(line.oid, stack), bases)
+        bases = [self.open_among(Digest(base), opened) for base in line.rest[1:]]
+        opened.decoded[digest] = Decoded(self.open_object(line.oid, opened), bases)
+        return opened.decoded[digest]
 
     def open_object(self, oid: Digest, stack: ExitStack) -> Source:
         """An object's own bytes, from the store or from a pack."""

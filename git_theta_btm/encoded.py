@@ -11,6 +11,7 @@ import struct
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from itertools import accumulate
+from threading import local
 from typing import Any
 
 import numpy as np
@@ -102,6 +103,11 @@ class Decoded:
         self._update = load(self.header.kind)
         check_bases(self.header, bases)
         self._edges = _edges(source, self.header, start)
+        self._last: local | None = None
+
+    def share(self) -> None:
+        """Let each thread keep what it read last, since several others are about to read the same."""
+        self._last = self._last or local()
 
     def chunk(self, index: int) -> memoryview:
         """The bytes of one chunk. Raises ``CorruptObject``."""
@@ -115,6 +121,15 @@ class Decoded:
 
     def read(self, offset: int, size: int) -> bytes:
         check_range(offset, size, self.size)
+        if self._last is None:
+            return self._read(offset, size)
+        where, data = getattr(self._last, "read", (None, b""))
+        if where != (offset, size):
+            data = self._read(offset, size)
+            self._last.read = (offset, size), data
+        return data
+
+    def _read(self, offset: int, size: int) -> bytes:
         first, last = offset // self.header.chunk, -(-(offset + size) // self.header.chunk)
         data = b"".join(self.chunk(index) for index in range(first, last))
         skip = offset - first * self.header.chunk

@@ -23,6 +23,7 @@ from .source import FileSource, Source, write_all
 
 _ARCHIVES = ("torch_zip", "npz")
 _BLOCK = 4 << 20  # bytes: a chunk of an encoded object, which is decoded whole however little of it is read
+_WHOLE = 32 << 20  # bytes: what is no longer is read in one go, so that whoever makes it can forget what it is made of
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,13 +67,13 @@ def _jobs(source: Source, patches: Sequence[_Patch]) -> Iterator[partial[bytes]]
     for run in _runs(patches):
         start, end = run[0].start, max(patch.end for patch in run)
         yield from _blocks(partial(source.read), position, start)
-        yield from _blocks(partial(_patched, run), start, end)
+        yield from _blocks(partial(_patched, run), start, end, _BLOCK if end - start > _WHOLE else _WHOLE)
         position = end
     yield from _blocks(partial(source.read), position, source.size)
 
 
-def _blocks(make: partial[bytes], start: int, end: int) -> Iterator[partial[bytes]]:
-    return (partial(make, at, min(_BLOCK, end - at)) for at in range(start, end, _BLOCK))
+def _blocks(make: partial[bytes], start: int, end: int, block: int = _BLOCK) -> Iterator[partial[bytes]]:
+    return (partial(make, at, min(block, end - at)) for at in range(start, end, block))
 
 
 def _runs(patches: Sequence[_Patch]) -> Iterator[list[_Patch]]:

@@ -17,8 +17,9 @@ from math import fsum, isclose, isfinite
 from .. import formats
 from ..api import Checkpoint
 from ..errors import ThetaError, UsageError
-from ..merging.computing import Device, Models
+from ..merging.computing import Device
 from ..merging.drafts import Draft, DraftRule, check_globs, resolve
+from ..merging.inputs import Models
 from ..merging.producing import compute
 from ..merging.recipe import Gradient, Recipe, Rule
 from ..merging.resolve import Step, check, plan

@@ -13,7 +13,8 @@ from typing import TYPE_CHECKING
 
 from ..api import Checkpoint
 from ..errors import ThetaError
-from ..merging.computing import Device, Models
+from ..merging.computing import Device
+from ..merging.inputs import Models
 from ..merging.producing import compute
 from ..merging.recipe import Recipe
 from ..merging.resolve import plan

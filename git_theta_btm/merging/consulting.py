@@ -10,10 +10,10 @@ from typing import Protocol
 
 from ..errors import MergeConflict, UsageError
 from ..manifest import Entry, Manifest, spell
-from .computing import Models
 from .distances import comparable, distance
 from .drafts import DraftRule
 from .filing import Question
+from .inputs import Models
 from .reading import rule
 from .recipe import Rule
 from .resolve import BASE, Step, plan

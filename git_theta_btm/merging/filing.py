@@ -21,7 +21,8 @@ from ..remotes.fetching import fetch
 from ..remotes.lfs import adopt, media
 from ..remotes.transfer import Port
 from ..repository import Repository, attributes
-from .computing import Device, Models
+from .computing import Device
+from .inputs import Models
 from .metering import Meter
 from .producing import Workshop, produce
 from .recipe import Recipe

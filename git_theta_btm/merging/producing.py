@@ -9,7 +9,6 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
-from functools import partial
 
 from .. import formats, pack
 from ..api import Checkpoint
@@ -26,7 +25,8 @@ from ..parallel import keep_freed_memory, map_threads
 from ..rewrite import rewrite
 from ..source import FileSource, Source
 from ..store import Memory, ObjectStore, get
-from .computing import Computation, Device, Models
+from .computing import Computation, Device
+from .inputs import Models
 from .resolve import Step
 
 Progress = Callable[[int, int], None]  # bytes of the file done, and in all
@@ -72,7 +72,7 @@ def compute(models: Models, steps: Sequence[Step], device: Device) -> dict[str, 
 
 
 def _merged(models: Models, steps: Sequence[Step], computations: Sequence[Computation]) -> dict[str, Source]:
-    _measure(computations)
+    _survey(computations)
     new = {item.step.name: item.source() for item in computations}
     return new | {step.name: models.source(step.take, step.name) for step in steps if step.take}
 
@@ -113,14 +113,17 @@ def _want(models: Models, place: int, name: str, wanted: dict[Digest, int]) -> N
         wanted[entry.digest] = entry.tensor.nbytes
 
 
-def _measure(computations: Sequence[Computation]) -> None:
-    """Let each strategy look at what it merges: first at the model where it wants to, then at each parameter."""
+def _survey(computations: Sequence[Computation]) -> None:
+    """Let each strategy look at the model as a whole where it wants to, and at the parameters that are too large to be
+    looked at and merged in one go."""
     groups: dict[Strategy, list[Computation]] = {}
     for item in computations:
         groups.setdefault(item.strategy, []).append(item)
     for strategy, items in groups.items():
         model = strategy.survey(item.sides for item in items)
-        map_threads(partial(Computation.measure, model=model), items)
+        for item in items:
+            item.model = model
+    map_threads(lambda item: item.measures, [item for item in computations if not item.small])
 
 
 def _sharing(first: Checkpoint, new: Mapping[str, Source]) -> list[str]:

@@ -19,7 +19,8 @@ from git_theta_btm.errors import CorruptObject, ThetaError
 from git_theta_btm.filters.clean import clean
 from git_theta_btm.filters.smudge import smudge
 from git_theta_btm.floats import narrow, widen
-from git_theta_btm.merging.computing import Device, Models
+from git_theta_btm.merging.computing import Device
+from git_theta_btm.merging.inputs import Models
 from git_theta_btm.merging.producing import Workshop, produce
 from git_theta_btm.merging.recipe import Recipe, Rule
 from git_theta_btm.merging.resolve import plan
