@@ -18,6 +18,7 @@ from .jobs import Job
 
 _POLL = 0.05  # seconds between two looks at the jobs
 _GRACE = 10.0  # seconds that a job has to end by itself
+_SHORT = 60.0  # seconds that a short program may take
 NOT_STARTED = 127
 
 
@@ -39,7 +40,7 @@ def pool(jobs: Sequence[Job], width: int) -> list[int]:
                 try:
                     running[number] = start(job, threads)
                 except OSError as error:
-                    _note(job, str(error))
+                    note(job, f"theta: {job.name} did not start: {error}")
                     codes[number] = NOT_STARTED
             for number, child in list(running.items()):
                 if child.poll() is not None:
@@ -85,9 +86,22 @@ def _signal(child: subprocess.Popen[bytes], number: int) -> None:
         os.killpg(child.pid, number)
 
 
-def _note(job: Job, text: str) -> None:
+def note(job: Job, text: str) -> None:
+    """Add a line to the log of a job."""
+    os.makedirs(os.path.dirname(job.log), exist_ok=True)
     with open(job.log, "a", encoding="utf-8") as log:
-        log.write(f"theta: {job.name} did not start: {text}\n")
+        log.write(f"{text}\n")
+
+
+def ask(words: Sequence[str]) -> tuple[int, str, str]:
+    """Run a short program to its end: its exit code, output and errors. One that does not start or end has failed."""
+    try:
+        done = subprocess.run(
+            words, stdin=subprocess.DEVNULL, capture_output=True, encoding="utf-8", errors="replace", timeout=_SHORT
+        )
+    except (OSError, subprocess.TimeoutExpired) as error:
+        return NOT_STARTED, "", str(error)
+    return done.returncode, done.stdout, done.stderr
 
 
 def run_job(job: Job) -> int:
