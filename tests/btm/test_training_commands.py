@@ -64,7 +64,11 @@ def test_one_that_fails_does_not_stop_the_others(repo: Repo) -> None:
     rows = json.loads(done.stdout)["trainings"]
     assert [row["state"] for row in rows] == ["failed", "trained"]
     assert "ended with 1" in rows[0]["problem"]
-    assert Path(rows[0]["log"]).exists()
+    log = Path(rows[0]["log"])
+    log.write_text(log.read_text() + "theta: an old reason\n")
+    (repo.path / "program.py").write_text("import os\nos.killpg(os.getpgid(os.getppid()), 9)\n")
+    done = repo.run("btm", "train", "code", "--cmd", command, "--json", check=False)
+    assert [row["problem"] for row in json.loads(done.stdout)["trainings"]] == ["exit code -9"]
 
 
 def test_a_training_on_two_processes(repo: Repo) -> None:

@@ -27,12 +27,12 @@ def launch(jobs: Sequence[Job], options: Launch) -> list[int]:
     return pool(jobs, max(1, options.jobs))
 
 
-def pool(jobs: Sequence[Job], width: int) -> list[int]:
-    """Run at most ``width`` jobs at a time; the exit codes, in the order of the jobs."""
+def pool(jobs: Sequence[Job], width: int, processes: int = 1) -> list[int]:
+    """Run at most ``width`` jobs at a time, of so many processes each; the exit codes, in the order of the jobs."""
     codes: dict[int, int] = {}
     running: dict[int, subprocess.Popen[bytes]] = {}
     waiting = list(enumerate(jobs))
-    threads = max(1, (os.cpu_count() or 1) // min(width, len(jobs) or 1))
+    threads = max(1, (os.cpu_count() or 1) // (min(width, len(jobs) or 1) * processes))
     try:
         while waiting or running:
             while waiting and len(running) < width:

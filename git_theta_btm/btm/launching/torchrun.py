@@ -16,7 +16,7 @@ from .processes import pool, python
 
 def launch(jobs: Sequence[Job], options: Launch) -> list[int]:
     """Run at most ``options.jobs`` at a time, each on ``options.processes`` processes."""
-    return pool([spread(job, options.processes) for job in jobs], max(1, options.jobs))
+    return pool([spread(job, options.processes) for job in jobs], max(1, options.jobs), max(1, options.processes))
 
 
 def spread(job: Job, processes: int) -> Job:
@@ -24,5 +24,4 @@ def spread(job: Job, processes: int) -> Job:
     if job.words[1:2] != ("-m",):
         raise UsageError(f"{job.name} runs a program of its own: torchrun runs modules of Python")
     options = ("--standalone", "--nproc-per-node", str(processes), "--max-restarts", "0")
-    # One thread each unless the user says otherwise, as torchrun itself has it.
     return replace(job, words=python("torch.distributed.run", *options, *job.words[1:]))

@@ -65,10 +65,12 @@ def train(repository: Repository, requests: Sequence[Request], options: Launch) 
     planned = plan(repository, requests)
     todo = [request for request, outcome in zip(requests, planned, strict=True) if outcome.state != "done"]
     jobs = [_job(repository, request) for request in todo]
-    codes = dict(zip((request.ref for request in todo), launch(jobs, options), strict=True))
+    logged = [os.path.getsize(job.log) if os.path.exists(job.log) else 0 for job in jobs]
+    codes = launch(jobs, options)
+    ran = {request.ref: told for request, *told in zip(todo, codes, logged, strict=True)}
     after = plan(repository, requests)
     return [
-        _outcome(repository, request, outcome, codes.get(request.ref))
+        _outcome(repository, request, outcome, ran.get(request.ref))
         for request, outcome in zip(requests, after, strict=True)
     ]
 
@@ -83,20 +85,22 @@ def _job(repository: Repository, request: Request) -> Job:
     return Job(name(request.ref), words, request.root, _log(repository, request))
 
 
-def _outcome(repository: Repository, request: Request, after: Outcome, code: int | None) -> Outcome:
-    if code is None:
+def _outcome(repository: Repository, request: Request, after: Outcome, ran: Sequence[int] | None) -> Outcome:
+    """What became of a request; ``ran`` is its job's exit code, if it had one, and where its part of the log begins."""
+    if ran is None:
         return after
+    code, begin = ran
     problem = Line(repository, request.ref).settle()
     if code or after.state != "done":
-        problem = problem or _last_line(after.log) or f"exit code {code}"
+        problem = problem or _last_line(after.log, begin) or f"exit code {code}"
     fields = {"state": "failed" if code or after.state != "done" else "trained", "problem": problem}
     return Outcome(**{**{item: getattr(after, item) for item in Outcome.__slots__}, **fields})
 
 
-def _last_line(log: str) -> str:
-    """The last line of a log that says something."""
+def _last_line(log: str, begin: int) -> str:
+    """The last line of a log that says something, of what came after an earlier run's."""
     with suppress(OSError), open(log, "rb") as file:
-        file.seek(max(0, os.path.getsize(log) - _TAIL))
+        file.seek(max(begin, os.path.getsize(log) - _TAIL))
         lines = [line.strip() for line in file.read().decode(errors="replace").split("\n")]
         told = [line for line in lines if line.startswith("theta: ")] or [line for line in lines if line]
         return told[-1].removeprefix("theta: ") if told else ""
