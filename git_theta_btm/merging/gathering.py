@@ -38,8 +38,9 @@ class Gathered:
 
 
 def gather(git: Git, commits: Sequence[str], driver: str) -> Gathered:
-    """Merge commits one after the other, with ``driver`` for models. Raises ``ThetaError`` if git cannot."""
-    from . import heads, renaming  # which the driver does without
+    """Merge commits one after the other, with ``driver`` for models. Raises ``ThetaError`` if git cannot, and for
+    a model that it would merge as text."""
+    from . import attributing, heads, renaming  # which the driver does without
 
     names = renaming.renames(git, heads.common_ancestor(git, commits), commits)
     current, *others = [renaming.undone(git, commit, names) for commit in commits]
@@ -52,11 +53,24 @@ def gather(git: Git, commits: Sequence[str], driver: str) -> Gathered:
         conflicts |= {(stage.path, stage.stage): stage for stage in found.conflicts}
         said += found.said
         current = git.text("commit-tree", tree, "-p", current, "-p", commit, "-m", "merged so far")
-    return renaming.redone(git, Gathered(tree, tuple(conflicts.values()), tuple(said)), names)
+    found = renaming.redone(git, Gathered(tree, tuple(conflicts.values()), tuple(said)), names)
+    attributing.refuse_text_merges(git, _both(found.conflicts))
+    return found
+
+
+def _both(conflicts: Sequence[Unmerged]) -> dict[str, list[str]]:
+    """The blobs of files that are in conflict and gone on neither side."""
+    sides: dict[str, list[str]] = {}
+    for row in conflicts:
+        if row.stage in "23":
+            sides.setdefault(row.path, []).append(row.oid)
+    return {path: oids for path, oids in sides.items() if len(oids) == 2}
 
 
 def merge_trees(git: Git, ours: str, theirs: str, driver: str) -> Gathered:
     """git's own merge of two commits, in memory, with ``driver`` for models. Raises ``ThetaError`` if git cannot."""
+    from .attributing import driven  # which the driver does without
+
     settings = ("-c", f"merge.theta.driver={driver}", "-c", "merge.theta.recursive=binary")
     options = (
         "--write-tree",
@@ -64,7 +78,8 @@ def merge_trees(git: Git, ours: str, theirs: str, driver: str) -> Gathered:
         "--no-messages",
         "--allow-unrelated-histories",
     )  # git has asked whether they may be
-    done = git.run(*settings, "merge-tree", *options, ours, theirs, check=False)
+    with driven(git, ours, theirs) as more:
+        done = git.run(*settings, *more, "merge-tree", *options, ours, theirs, check=False)
     said = done.stderr.decode(errors="replace").splitlines()
     if done.returncode > 1 or not done.stdout:
         if (version := git.version()) < OLDEST_GIT:
