@@ -18,6 +18,7 @@ from ..git import Git
 from ..repository import Repository
 from . import pending, trailers
 from .choosing import Chosen, choose
+from .configured import mergeable
 from .drafts import Prior
 from .heads import Head, Merge, commit_of, common_ancestor
 from .reading import load, weights
@@ -61,8 +62,8 @@ def settle(repository: Repository, wanted: Request) -> tuple[Merge, Chosen]:
     ancestor = common_ancestor(git, [git.text("rev-parse", "HEAD"), *(head.commit for head in remotes)])
     merge = Merge(repository, remotes, [ancestor] if ancestor else [])
     chosen = choose(git, merge, wanted.pairs)
-    models = repository.models()
-    chosen.record(models[0].path if models else _ANY)
+    paths = mergeable(git, [model.path for model in repository.models()])
+    chosen.record(paths[0] if paths else _ANY)
     return merge, chosen
 
 
@@ -124,4 +125,6 @@ def _amend(git: Git, lines: Sequence[str], comment: str) -> None:
     message = git.run("log", "-1", "--format=%B").stdout
     text = trailers.append(message.rstrip(b"\n") + b"\n", lines, comment)
     if text.strip() != message.strip():
-        git.run("commit", "--amend", "--only", "--no-verify", "--quiet", "--cleanup=verbatim", "-F", "-", stdin=text)
+        quiet = ("-c", f"core.hooksPath={os.devnull}")  # hooks have had their say: they would add it once more
+        options = ("--amend", "--only", "--no-verify", "--quiet", "--cleanup=verbatim")
+        git.run(*quiet, "commit", *options, "-F", "-", stdin=text)

@@ -7,9 +7,10 @@ import subprocess
 
 import pytest
 
-from git_theta_btm.merging.messages import insert, last_lines
+from git_theta_btm.merging.messages import insert, lines_from
 
 OURS = re.compile(r"Ours-[A-Z]:")
+FIRST = re.compile("Ours-A:")
 LINES = ["Ours-A: one", "Ours-B: two"]
 SCISSORS = "# ------------------------ >8 ------------------------\n# Do not modify\ndiff --git a b\n"
 
@@ -48,9 +49,32 @@ def test_twice_is_once(message: str) -> None:
     assert insert(insert(message, ["Ours-A: other", "  continued", "Ours-C: x"], OURS), LINES, OURS) == once
 
 
-@pytest.mark.parametrize("message", [message for message in MESSAGES if message.strip()])
-def test_what_was_inserted_is_in_the_last_lines(message: str) -> None:
-    assert last_lines(insert(message, LINES, OURS))[-2:] == LINES
+@pytest.mark.parametrize(
+    "message", [message for message in MESSAGES if message.strip() and not message.startswith("#")]
+)
+def test_what_was_inserted_is_read_again(message: str) -> None:
+    assert [line for line in lines_from(insert(message, LINES, OURS), FIRST) if OURS.match(line)] == LINES
+
+
+BELOW = ["", "\n", "\nJIRA-12\n", "\n# Conflicts:\n#\ta\n\nJIRA-12: done\n", "JIRA-12\n", "\n    quoted\n\nOther: 1\n"]
+
+
+@pytest.mark.parametrize("below", BELOW)
+def test_text_below_does_not_matter(below: str) -> None:
+    message = insert("Merge\n\nBody.\n", LINES, OURS) + below
+    assert lines_from(message, FIRST)[:2] == LINES
+    moved = insert(message, ["Ours-A: two"], OURS)
+    assert moved.count("Ours-") == 1 and "\n\n\n" not in moved
+    assert [line for line in moved.split() if line not in ("Ours-A:", "two")] == ["Merge", "Body.", *below.split()]
+
+
+def test_lines_that_gaps_part_belong_together() -> None:
+    found = lines_from("T\n\nOurs-A: 1\n\ntext\n\nOurs-B: 2\n", FIRST)
+    assert found == ["Ours-A: 1", "", "text", "", "Ours-B: 2", ""]
+
+
+def test_the_last_of_several_counts() -> None:
+    assert lines_from("T\n\nOurs-A: 1\nOurs-B: 2\n\nOurs-A: 3\n", FIRST) == ["Ours-A: 3", ""]
 
 
 def test_other_comments() -> None:
@@ -61,9 +85,13 @@ def test_other_comments() -> None:
 
 
 def test_lines_that_are_continued_are_one() -> None:
-    assert last_lines("Title\r\n\r\nA: 1\r\n  2\r\nB: 3\r\n") == ["A: 1 2", "B: 3"]
+    assert lines_from("Title\r\n\r\nOurs-A: 1\r\n  2\r\nB: 3\r\n", FIRST) == ["Ours-A: 1 2", "B: 3", ""]
 
 
-def test_a_title_is_no_paragraph_of_trailers() -> None:
-    assert last_lines("Ours-A: 1\n") == [""]
-    assert last_lines("") == [""]
+@pytest.mark.parametrize("message", ["Ours-A: 1\n", "\nOurs-A: 1\n\nBody\n", "", "Title\n\n    Ours-A: quoted\n"])
+def test_a_title_is_no_paragraph_of_trailers(message: str) -> None:
+    assert lines_from(message, FIRST) == []
+
+
+def test_what_no_commit_keeps_is_not_read() -> None:
+    assert lines_from(f"Title\n\n{SCISSORS}\nOurs-A: 1\n", FIRST) == []
