@@ -8,7 +8,7 @@ from collections import Counter
 from ..manifest import spell
 from ..merging.heads import Merge
 from ..merging.previewing import File, Preview
-from .console import data, dump, number, printable, shown
+from .console import data, dump, number, printable, say, shown
 
 
 def show(found: Preview, plan: Merge, *, as_json: bool) -> int:
@@ -18,6 +18,8 @@ def show(found: Preview, plan: Merge, *, as_json: bool) -> int:
         experts = [{"name": name, "commit": commit} for name, commit in heads]
         dump(clean=found.clean, experts=experts, base=plan.base, **dataclasses.asdict(found))
         return int(not found.clean)
+    for line in found.warnings:
+        say(f"warning: {line}")
     data(f"merges into {printable(plan.ours.name)}: {', '.join(printable(name) for name, _ in heads)}")
     for line in found.trailers:
         data(f"  {printable(line)}")

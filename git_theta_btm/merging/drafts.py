@@ -153,10 +153,15 @@ def _excluded(globs: Sequence[str]) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
+def unused(draft: Draft, parameters: Iterable[str]) -> list[tuple[str, str]]:
+    """The globs that match none of the parameters, each with what it is for: ``rule`` or ``exclude``."""
+    names = list(parameters)
+    globs = [("rule", glob) for item in draft.rules for glob in item.rule.match]
+    globs += [("exclude", glob) for glob in draft.exclude if glob]
+    return [(place, glob) for place, glob in dict.fromkeys(globs) if not any(map(Rule((glob,)).matches, names))]
+
+
 def check_globs(draft: Draft, parameters: Iterable[str]) -> None:
     """Raise ``UsageError`` for a glob of a rule or an exclusion that matches none of the parameters."""
-    names = list(parameters)
-    rules = [Rule((glob,)) for item in draft.rules for glob in item.rule.match]
-    for rule in [*rules, *(Rule((glob,)) for glob in draft.exclude if glob)]:
-        if not any(map(rule.matches, names)):
-            raise UsageError(f"no parameter matches {rule.match[0][:80]!r}")
+    for _, glob in unused(draft, parameters):
+        raise UsageError(f"no parameter matches {glob[:80]!r}")
