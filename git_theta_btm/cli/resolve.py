@@ -84,9 +84,9 @@ def _asked(repository: Repository, found: Conflict, items: Sequence[Stages], des
 
 def _end(repository: Repository, results: Sequence[tuple[Stages, Merged]], found: Conflict | None) -> int:
     outcomes = settle(repository, results)
-    notes = [found.remember(merged) for _, merged in results] if found else []
-    for note in filter(None, notes):
-        say(f"theta: {note}")
+    if found:
+        for _, merged in results:
+            found.remember(merged)
     for outcome in outcomes:
         if outcome.problem:
             say(f"theta: {shown(outcome.path)}: {outcome.problem}; left as a stub: 'git theta pull' tries again")

@@ -54,4 +54,6 @@ def _summary(report: Report) -> None:
     experts = ", ".join(expert.name for expert in report.record.experts)
     parts = f"{number(len(report.models), 'model')}, {sum(model.computed for model in report.models)} parameters merged"
     verdict = number(len(report.differences), "difference") if report.differences else "all of it agrees"
-    say(f"{report.commit[:12]}: {report.record.recipe.strategy} of {experts}: {parts}, {verdict}")
+    recipes = (report.record.recipe, *report.record.files.values())
+    strategies = ", ".join(dict.fromkeys(recipe.strategy for recipe in recipes))
+    say(f"{report.commit[:12]}: {strategies} of {experts}: {parts}, {verdict}")

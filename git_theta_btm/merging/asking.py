@@ -43,6 +43,18 @@ def of_sides(trees: Trees, path: str, setting: Setting, known: Sequence[str]) ->
     return question(trees, path, (recipe, base, ancestor), [(side.head, side.manifest) for side in sides])
 
 
+def based(trees: Trees, path: str, chosen: Chosen, given: Manifest | None) -> tuple[Manifest | None, Head | None]:
+    """What a file was at the base of a merge, and where that is. ``given`` is what git has for it, which is another
+    version if the base was named, or if there are several, of which git takes what they come from."""
+    merge = chosen.merge
+    assert merge
+    base = given
+    if chosen.base and (chosen.named_base or merge.forked):
+        oid = trees.before(chosen.base, [merge.ours, *merge.remotes], path)
+        base = trees.manifest(oid) if oid else None
+    return base, Head(chosen.base, "the base") if base and chosen.base else None
+
+
 def question(
     trees: Trees,
     path: str,

@@ -14,8 +14,9 @@ from ..errors import ThetaError
 from ..repository import Repository
 from . import trailers
 from .heads import Trees
-from .recipe import Gradient
-from .trailers import Expert, Record, dumps
+from .recipe import Gradient, Recipe
+from .records import Expert, Record
+from .trailers import dumps
 from .verifying import recorded
 
 if TYPE_CHECKING:
@@ -50,8 +51,17 @@ class File:
 
 
 @dataclass(frozen=True, slots=True)
+class Other:
+    """A file that was merged in another way than the rest."""
+
+    path: str
+    strategy: str
+    options: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
 class Card:
-    """What a card says."""
+    """What a card says. ``strategy`` and ``options`` are those of all files but the ``others``."""
 
     commit: str
     title: str
@@ -62,6 +72,7 @@ class Card:
     experts: tuple[Ancestor, ...]
     files: tuple[File, ...]
     trailers: tuple[str, ...]
+    others: tuple[Other, ...] = ()
 
 
 def card(repository: Repository, revision: str) -> Card:
@@ -78,11 +89,16 @@ def card(repository: Repository, revision: str) -> Card:
         date=date,
         base=record.base,
         strategy=record.recipe.strategy,
-        options={name: _text(value) for name, value in record.recipe.options.items()},
+        options=_options(record.recipe),
         experts=experts,
         files=tuple(_files(repository, commit)),
         trailers=tuple(dumps(record)),
+        others=tuple(Other(path, found.strategy, _options(found)) for path, found in sorted(record.files.items())),
     )
+
+
+def _options(recipe: Recipe) -> dict[str, str]:
+    return {name: _text(value) for name, value in recipe.options.items()}
 
 
 def _ancestors(history: Repo, record: Record, generation: int) -> Iterator[Ancestor]:
@@ -155,6 +171,10 @@ def _method(made: Card) -> Iterator[str]:
         yield "| option | value |"
         yield "|---|---|"
         yield from (f"| {_cell(name)} | {_cell(value)} |" for name, value in made.options.items())
+    for other in made.others:
+        options = "".join(f" {name}={value}" for name, value in other.options.items())
+        yield ""
+        yield f"{_plain(other.path)} was merged by {_plain(other.strategy + options)}"
     if made.base:
         yield ""
         yield f"Base: commit `{made.base}`"

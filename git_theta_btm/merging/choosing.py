@@ -10,13 +10,13 @@ from ..errors import MergeConflict, UsageError
 from ..git import Git
 from ..manifest import Manifest, spell
 from . import trailers
-from .configured import settings
+from .configured import general, settings
 from .drafts import Draft, resolve
 from .heads import Head, Merge, Trees, changes_a_model, commit_of
 from .reading import from_pairs
 from .recipe import Recipe
+from .records import Expert, Record, record
 from .resolve import Rows
-from .trailers import Expert, Record, record
 from .vocabulary import rows
 
 _OWN = ("device", "statistics", "tokenizer")  # what concerns no recipe file
@@ -59,7 +59,12 @@ class Chosen:
     def base(self) -> str | None:
         """The commit that task vectors start from: the one that was named, else the common ancestor."""
         assert self.merge
-        return commit_of(self.git, self.draft.base) if self.draft.base else self.merge.base
+        return commit_of(self.git, self.named_base) if self.named_base else self.merge.base
+
+    @cached_property
+    def named_base(self) -> str | None:
+        """What the base was called, by whoever asks for the merge or in Git's configuration."""
+        return self.draft.base or general(self.git).base
 
     def record(self, path: str) -> Record:
         """What the commit's message will say."""

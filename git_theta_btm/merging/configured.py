@@ -8,6 +8,7 @@ echo '*.safetensors theta-merge=ties' >> .gitattributes
 from __future__ import annotations
 
 import os
+from collections.abc import Sequence
 
 from ..errors import UsageError
 from ..git import Git
@@ -48,10 +49,20 @@ def attributed(git: Git, path: str) -> Draft:
     return Draft(strategy=canonical(value))
 
 
+def mergeable(git: Git, paths: Sequence[str]) -> list[str]:
+    """The paths without those that have ``-theta-merge``."""
+    found = attributes(git, paths, ATTRIBUTE)
+    return [path for path in paths if found[path].get(ATTRIBUTE) != "unset"]
+
+
 def settings(git: Git, path: str, given: Draft) -> Draft:
     """All places together: Git's configuration, over it the path's attribute, over both what was ``given``."""
+    return layered([general(git), attributed(git, path), given])
+
+
+def general(git: Git) -> Draft:
+    """What Git's configuration says of all paths. Raises ``UsageError``."""
     try:
-        general = from_pairs(configured(git))
+        return from_pairs(configured(git))
     except UsageError as error:
         raise UsageError(f"Git's configuration of merges: {error}") from None
-    return layered([general, attributed(git, path), given])

@@ -118,6 +118,7 @@ class Merge:
         self.ours = Head(self._git.text("rev-parse", "HEAD"), self._branch())
         self.remotes = list(remotes)
         self.base = bases[0] if bases else None
+        self.forked = len(bases) > 1  # git names several, and takes none of them
 
     def _branch(self) -> str:
         name = self._git.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False).stdout.decode().strip()

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import os
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from contextlib import suppress
 from typing import Any
 
 from ..git import Git
 from . import trailers
-from .trailers import Record
+from .records import Record, together
 
 _NAME = "THETA_MERGE"  # beside MERGE_HEAD
 
@@ -19,40 +19,58 @@ def _path(git: Git, name: str) -> str:
     return os.path.join(git.directory, git.text("rev-parse", "--git-path", name))
 
 
-def write(git: Git, record: Record, heads: Sequence[str], blobs: Iterable[str] = ()) -> None:
-    """Keep the record of a merge of these commits, HEAD first, in the place of an earlier one.
+def write(git: Git, record: Record, heads: Sequence[str], blobs: Mapping[str, str]) -> None:
+    """Keep the record of a merge of these commits, HEAD first, beside what is kept of other files of the same merge.
 
-    ``blobs`` are the manifests that it made: it is true as long as one of them, if any are named, is to be committed.
+    ``blobs`` are the manifests that it made, by their paths: what is kept of a file is true as long as that is to be
+    committed.
     """
     kept = _read(git)
-    known = kept.get("blobs", []) if kept.get("heads") == list(heads) else []  # a driver is run once for each file
-    text = json.dumps(
-        {"heads": list(heads), "blobs": list(dict.fromkeys([*known, *blobs])), "trailers": trailers.dumps(record)}
-    )
+    files = _files(kept) if kept.get("heads") == list(heads) else {}  # a driver is run once for each file
+    for path, oid in blobs.items():
+        files[path] = {"blob": oid, "trailers": trailers.dumps(Record(record.of(path), record.experts, record.base))}
     temporary = f"{_path(git, _NAME)}.{os.getpid()}"
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
-        file.write(text)
+        json.dump({"heads": list(heads), "files": files}, file)
     os.replace(temporary, _path(git, _NAME))
 
 
 def take(git: Git) -> list[str]:
     """The trailers of the merge that is being committed; none if it is another one than the record is about."""
-    kept = _read(git)
+    heads, lines = left(git)
     head = git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False).stdout.decode().strip()
-    if not kept or kept.get("heads") != [head, *merging(git)]:
-        return []
-    blobs, lines = kept.get("blobs") or [], kept.get("trailers") or []
-    if blobs:
-        staged = {field.split()[1] for field in git.fields("ls-files", "-s", "-z")}
-        if staged.isdisjoint(blobs):
-            return []
-    return [str(line) for line in lines]
+    return lines if heads == [head, *merging(git)] else []
 
 
 def left(git: Git) -> tuple[list[str], list[str]]:
-    """The commits that the record is about, HEAD first, and its trailers, whatever has become of the merge."""
+    """The commits that the record is about, HEAD first, and its trailers, as far as what it made is staged; whatever
+    has become of the merge."""
     kept = _read(git)
-    return [str(head) for head in kept.get("heads") or []], [str(line) for line in kept.get("trailers") or []]
+    files = _files(kept)
+    if not files:
+        return [], []
+    places: dict[str, list[str]] = {}
+    for field in git.fields("ls-files", "-s", "-z"):
+        meta, _, path = field.partition("\t")
+        places.setdefault(meta.split()[1], []).append(path)
+    found = {}
+    for path, file in files.items():
+        staged = places.get(file["blob"])
+        if staged and (record := trailers.loads("\n\n".join(["merge", "\n".join(file["trailers"])]))):
+            found[path if path in staged else staged[0]] = record  # it may have been renamed
+    return [str(head) for head in kept["heads"]], trailers.dumps(together(found)) if found else []
+
+
+def _files(kept: Mapping[str, Any]) -> dict[str, Any]:
+    """What is kept of each file; nothing if that is not as it was written."""
+    files = kept.get("files")
+    if not isinstance(kept.get("heads"), list) or not isinstance(files, dict):
+        return {}
+    return dict(files) if all(map(_is_file, files.values())) else {}
+
+
+def _is_file(value: object) -> bool:
+    return isinstance(value, dict) and isinstance(value.get("blob"), str) and isinstance(value.get("trailers"), list)
 
 
 def merging(git: Git) -> list[str]:

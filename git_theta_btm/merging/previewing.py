@@ -12,8 +12,10 @@ from .asking import ask
 from .choosing import Chosen
 from .filing import Question
 from .gathering import gather, split
+from .globs import warnings
 from .heads import Head, Merge, Trees
 from .program import command
+from .records import together
 from .resolve import BASE, Step
 from .trailers import dumps
 
@@ -49,11 +51,13 @@ class File:
 
 @dataclass(frozen=True, slots=True)
 class Preview:
-    """What a merge would do. ``trailers`` is how, in the commit's message; ``conflicts`` are other files."""
+    """What a merge would do. ``trailers`` is how, in the commit's message; ``conflicts`` are other files; ``warnings``
+    what was said to no effect."""
 
     trailers: tuple[str, ...]
     files: tuple[File, ...]
     conflicts: tuple[str, ...]
+    warnings: tuple[str, ...] = ()
 
     @property
     def clean(self) -> bool:
@@ -93,11 +97,15 @@ def preview(repository: Repository, merge: Merge, chosen: Chosen) -> Preview:
     found = inspect(repository, merge)
     with repository.git.blobs() as blobs:
         trees = Trees(repository.git, blobs)
-        files = [_planned(question, heads) for question, heads in questions(trees, found, chosen)]
+        asked = list(questions(trees, found, chosen))
+        files = [_planned(question, heads) for question, heads in asked]
         files += [File(model.path, _owner(trees, merge, model)) for model in found.models if not model.known]
+        tips = [tip for question, _ in asked for tip in question.tips]
+        alone = [manifest for model in found.models if not model.known and (manifest := trees.manifest(model.oid))]
+        said = warnings(chosen.draft, [*tips, *alone])
     merged = [model.path for model in found.models if model.known]
-    lines = dumps(chosen.record(merged[0])) if merged else []
-    return Preview(tuple(lines), tuple(sorted(files, key=lambda file: file.path)), found.conflicts)
+    lines = dumps(together({path: chosen.record(path) for path in merged})) if merged else []
+    return Preview(tuple(lines), tuple(sorted(files, key=lambda file: file.path)), found.conflicts, said)
 
 
 def _owner(trees: Trees, merge: Merge, model: Model) -> str:

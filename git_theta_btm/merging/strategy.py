@@ -16,6 +16,7 @@ from ..checkout.worktree import Means, materialise
 from ..errors import ThetaError
 from ..git import Git
 from ..gitdir import is_set
+from ..manifest import loads
 from ..repository import ModelFile, Repository
 from . import driver, pending
 from .asking import ask
@@ -23,8 +24,10 @@ from .choosing import Chosen, choose
 from .computing import Device
 from .filing import Desk, Merged
 from .gathering import Gathered, Unmerged, gather, merge_trees, split
+from .globs import warnings
 from .heads import Head, Merge, Trees
 from .program import command
+from .records import together
 from .renaming import scratch
 
 USAGE = "usage: git merge -s theta [-X KEY=VALUE]... COMMIT..."
@@ -98,8 +101,9 @@ def _merge(repository: Repository, call: Call) -> int:
         written = [_written(repository.git, gathered.tree, item) for item in merged]
         tree = with_models(repository.git, gathered.tree, written)
         if merged:
-            blobs = [stage.oid for stage in written]
-            pending.write(repository.git, chosen.record(merged[0].path), [merge.ours.commit, *call.remotes], blobs)
+            record = together({item.path: chosen.record(item.path) for item in merged})
+            blobs = {stage.path: stage.oid for stage in written}
+            pending.write(repository.git, record, [merge.ours.commit, *call.remotes], blobs)
         return place(repository, call.head, replace(gathered, tree=tree), merged)
 
 
@@ -108,15 +112,15 @@ def merge_all(repository: Repository, merge: Merge, gathered: Gathered, means: t
     chosen, desk = means
     with repository.git.blobs() as blobs:
         trees = Trees(repository.git, blobs)
-        files = _gathered_files(trees, merge.ours.commit, gathered.tree)
-        questions = [ask(trees, path, known, chosen) for path, known in files]
+        changed = [(found.path, *split(text)) for found, text in trees.changed(merge.ours.commit, gathered.tree)]
+        questions = [ask(trees, path, known, chosen) for path, _, known in changed if known]
+    models = [
+        *(tip for question in questions for tip in question.tips),
+        *(loads(text) for _, text, known in changed if not known),
+    ]
+    for line in warnings(chosen.draft, models):
+        driver.say(f"warning: {line}")
     return desk.merge_all(questions)
-
-
-def _gathered_files(trees: Trees, before: str, tree: str) -> list[tuple[str, list[str]]]:
-    """The paths of gathered files in a tree, each with the blobs that were gathered."""
-    changed = ((place.path, split(text)[1]) for place, text in trees.changed(before, tree))
-    return [(path, known) for path, known in changed if known]
 
 
 def _written(git: Git, tree: str, merged: Merged) -> Unmerged:

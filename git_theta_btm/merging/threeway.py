@@ -8,7 +8,7 @@ from ..errors import MergeConflict
 from ..manifest import Manifest, is_manifest, loads
 from ..repository import Repository
 from . import pending
-from .asking import question
+from .asking import based, question
 from .caller import merges
 from .choosing import choose
 from .computing import Device
@@ -48,15 +48,11 @@ def _mix(repository: Repository, path: str, tips: tuple[Manifest, Manifest], bas
     with repository.git.blobs() as blobs:
         sides = [(heads.ours, tips[0]), (remotes[0], tips[1])]
         trees = Trees(repository.git, blobs)
-        if chosen.base and (chosen.draft.base or len(bases) > 1):  # of several git takes none, but what they come from
-            oid = trees.before(chosen.base, [heads.ours, *remotes], path)
-            base = trees.manifest(oid) if oid else None
-        ancestor = Head(chosen.base, "the base") if base and chosen.base else None
-        found = question(trees, path, (chosen.whole(path), base, ancestor), sides)
+        found = question(trees, path, (chosen.whole(path), *based(trees, path, chosen, base)), sides)
     with Desk(repository, Device(chosen.device)) as desk:
         text = desk.merge(found).manifest.dumps()
     oid = repository.git.run("hash-object", "--stdin", stdin=text).stdout.decode().strip()
-    pending.write(repository.git, chosen.record(path), [heads.ours.commit, remotes[0].commit], [oid])
+    pending.write(repository.git, chosen.record(path), [heads.ours.commit, remotes[0].commit], {path: oid})
     return text
 
 

@@ -11,6 +11,14 @@ Options are spelled out, also those that were not given; ``statistics=`` and ``t
 trees, and stand there only if the merge read such files. Numbers are the shortest text that is the same float. Words
 are quoted as for a shell; one that no terminal should print is ``json:`` and a JSON string. What a tip counts for where
 no weights are given, because it holds several experts, is its mass, which is 1 unless it says so.
+
+Files that were merged in another way than most are named. Such a record is of version 2, which says the same as
+version 1 of all other files; of a named one nothing but the experts, their weights if it has none of its own, and the
+base is what it is for all:
+
+    Theta-File: adapter.safetensors ties density=0.2 ... missing=error vocabulary=strict weights=1.0,1.0
+    Theta-File-Rule: adapter.safetensors '*.norm.*' average
+    Theta-File-Exclude: adapter.safetensors 'optimizer*'
 """
 
 from __future__ import annotations
@@ -19,101 +27,27 @@ import json
 import re
 import shlex
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, fields, replace
-from typing import AnyStr, cast
+from typing import AnyStr, TypeAlias, cast
 
 from ..errors import ThetaError, UsageError
-from ..merges import make, spelled
 from .drafts import MISSING, VOCABULARY
-from .messages import insert, last_lines
+from .messages import insert, lines_from
 from .reading import option, scalar
 from .recipe import EXCLUDED, Gradient, Missing, Recipe, Rule, Scalar, Vocabulary
+from .records import Expert, Record, record, written
 
-VERSION = 1
+__all__ = ["Expert", "Record", "append", "dumps", "loads", "record"]
 
-_OURS = ("Merge", "Rule", "Exclude", "Expert", "Base", "Version")
+_OF_FILE = {"Merge": "File", "Rule": "File-Rule", "Exclude": "File-Exclude"}
+_OURS = ("Merge", "Rule", "Exclude", *_OF_FILE.values(), "Expert", "Base", "Version")
 _LINE = re.compile(rf"Theta-({'|'.join(_OURS)})[ \t]*:(.*)")
+_FIRST = re.compile(r"Theta-Merge[ \t]*:")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _FILES = ("statistics", "tokenizer")  # paths in the trees of the experts
 _JSON = "json:"
 
-
-@dataclass(frozen=True, slots=True)
-class Expert:
-    """A tip of a merge: its commit, what the user called it, and how many experts it counts for."""
-
-    commit: str
-    name: str
-    mass: float = 1.0
-
-
-@dataclass(frozen=True, slots=True)
-class Record:
-    """What was merged, and how. The recipe has one weight for each expert, and its options as texts or gradients."""
-
-    recipe: Recipe
-    experts: tuple[Expert, ...]
-    base: str | None = None
-
-    @property
-    def mass(self) -> float:
-        """How many experts the merge holds."""
-        return sum(expert.mass for expert in self.experts)
-
-
-def record(recipe: Recipe, experts: Sequence[Expert], base: str | None = None) -> Record:
-    """The record of a merge by a recipe: all options spelled out, all values as they will be read again.
-
-    Raises ``UsageError`` for a strategy or an option that does not exist.
-    """
-    rules = [replace(rule, match=(glob,)) for rule in recipe.rules for glob in rule.match]
-    seen = {recipe.strategy}
-    found = []
-    for rule in rules:
-        options = _texts(rule.options)
-        if rule.strategy and rule.strategy not in seen:  # else it may go on from options of an earlier rule
-            options = _complete(rule.strategy, options)
-        seen.add(rule.strategy or "")
-        found.append(replace(rule, options=options))
-    whole = replace(
-        recipe.weighing(expert.mass for expert in experts),
-        options=_complete(recipe.strategy, _texts(recipe.options)),
-        rules=tuple(found),
-    )
-    return Record(replace(whole, weights=whole.weights or (1.0,) * len(experts)), tuple(experts), base)
-
-
-def _complete(strategy: str, options: Mapping[str, object]) -> dict[str, object]:
-    """All options of a strategy. Of a gradient its values are checked."""
-    made = make(strategy, {name: _first(value) for name, value in options.items()})
-    every = {spelled(item.name): _text(getattr(made, item.name)) for item in fields(made)}
-    return {name: options[name] if _varies(options.get(name)) else text for name, text in every.items()}
-
-
-def _varies(value: object) -> bool:
-    """Whether a value is a gradient, or has one for a model."""
-    return isinstance(value, Gradient) or (isinstance(value, tuple) and any(map(_varies, value)))
-
-
-def _first(value: object) -> object:
-    if isinstance(value, tuple):
-        return tuple(map(_first, value))
-    return value.values[0] if isinstance(value, Gradient) else value
-
-
-def _texts(options: Mapping[str, object]) -> dict[str, object]:
-    return {name.replace("-", "_"): value if _varies(value) else _text(value) for name, value in options.items()}
-
-
-def _text(value: object) -> str:
-    """A value as it can be read again."""
-    if isinstance(value, tuple | list):
-        return ",".join(map(_text, value))
-    if isinstance(value, bool):
-        return "true" if value else "false"
-    if isinstance(value, Gradient):
-        return ":".join(map(repr, value.values)) + (":" if len(value.values) == 1 else "")
-    return str(value)
+# How a file was merged: the strategy with its options, the rules, and what is excluded.
+_Lines: TypeAlias = tuple[list[str], Sequence[list[str]], list[str] | None]
 
 
 # -- writing ---------------------------------------------------------------------------------------------------------
@@ -122,30 +56,44 @@ def _text(value: object) -> str:
 def dumps(merge: Record) -> list[str]:
     """The lines of a record. Raises ``UsageError`` if it has not one weight for each expert."""
     recipe = merge.recipe
-    if len(recipe.weights) != len(merge.experts):
-        raise UsageError(f"{len(recipe.weights)} weights for {len(merge.experts)} models")
+    for weights in (recipe.weights, *(other.weights for other in merge.files.values())):
+        if len(weights) != len(merge.experts):
+            raise UsageError(f"{len(weights)} weights for {len(merge.experts)} models")
+    lines = _how(recipe)
+    for path, other in sorted(merge.files.items()):
+        more = [] if other.weights == recipe.weights else [f"weights={written(other.weights)}"]
+        lines += [(_OF_FILE[key], [path, *words]) for key, words in _how(other, more)]
+    for expert, weight in zip(merge.experts, recipe.weights, strict=True):
+        mass = [] if expert.mass == 1 else [f"mass={expert.mass!r}"]
+        lines.append(("Expert", [expert.commit, written(weight), expert.name, *mass]))
+    if merge.base:
+        lines.append(("Base", [merge.base]))
+    lines.append(("Version", [_version(merge.files)]))
+    return [" ".join([f"Theta-{key}:", *map(_quoted, words)]) for key, words in lines]
+
+
+def _version(files: Mapping[str, object]) -> str:
+    """What reads version 1 alone would take all files for merged in one way."""
+    return "2" if files else "1"
+
+
+def _how(recipe: Recipe, more: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
     words = {name: getattr(recipe, name) for name in ("missing", "vocabulary", *_FILES) if getattr(recipe, name)}
-    lines = [("Merge", [recipe.strategy, *_assignments(recipe.options), *_assignments(words)])]
+    lines = [("Merge", [recipe.strategy, *_assignments(recipe.options), *_assignments(words), *more])]
     lines += [("Rule", _rule_words(rule)) for rule in recipe.rules]
     if recipe.exclude != EXCLUDED:  # those of version 1
         lines.append(("Exclude", list(recipe.exclude) or [""]))
-    for expert, weight in zip(merge.experts, recipe.weights, strict=True):
-        mass = [] if expert.mass == 1 else [f"mass={expert.mass!r}"]
-        lines.append(("Expert", [expert.commit, _text(weight), expert.name, *mass]))
-    if merge.base:
-        lines.append(("Base", [merge.base]))
-    lines.append(("Version", [str(VERSION)]))
-    return [" ".join([f"Theta-{key}:", *map(_quoted, words)]) for key, words in lines]
+    return lines
 
 
 def _rule_words(rule: Rule) -> list[str]:
     (glob,) = rule.match
-    weights = [f"weights={_text(rule.weights)}"] if rule.weights else []
+    weights = [f"weights={written(rule.weights)}"] if rule.weights else []
     return [glob, *([rule.strategy] if rule.strategy else []), *_assignments(rule.options), *weights]
 
 
 def _assignments(options: Mapping[str, object]) -> list[str]:
-    return [f"{name}={_text(value)}" for name, value in options.items()]
+    return [f"{name}={written(value)}" for name, value in options.items()]
 
 
 def _quoted(word: str) -> str:
@@ -166,9 +114,12 @@ def append(message: AnyStr, lines: Sequence[str], comment: str = "#") -> AnyStr:
 
 
 def loads(message: str) -> Record | None:
-    """The record at the end of a commit's message; None if there is none. Raises ``ThetaError`` for a broken one."""
-    pairs = [found.groups() for line in last_lines(message) if (found := _LINE.match(line))]
-    if not any(key == "Merge" for key, _ in pairs):
+    """The record in a commit's message, the last one if there are several; None if there is none.
+
+    Raises ``ThetaError`` for a broken one.
+    """
+    pairs = [found.groups() for line in lines_from(message, _FIRST) if (found := _LINE.match(line))]
+    if not pairs:
         return None
     return _Reader([(key, _words(key, text)) for key, text in pairs]).record()
 
@@ -195,27 +146,55 @@ class _Reader:
             self._lines[key].append(words)
 
     def record(self) -> Record:
-        if (self._only("Version") or [""])[0] != str(VERSION):
+        if (self._only("Version") or [""])[0] != _version(self._by_path("File")):
             raise ThetaError("the commit's message records a merge of another version: update git-theta")
-        strategy, *words = self._only("Merge") or [""]
+        experts = [self._expert(words) for words in self._lines["Expert"]]
+        weights = tuple(weight for _, weight in experts)
+        base = self._only("Base")
+        return Record(
+            self._recipe("Merge", (self._only("Merge") or [""], self._lines["Rule"], self._only("Exclude")), weights),
+            tuple(expert for expert, _ in experts),
+            self._commit("Base", base) if base else None,
+            self._files(weights),
+        )
+
+    def _recipe(self, key: str, lines: _Lines, weights: tuple[Scalar, ...]) -> Recipe:
+        (strategy, *words), rules, exclude = lines
         split = [word.partition("=") for word in words]
         files = {name: value for name, _, value in split if name in _FILES}
-        options = self._options("Merge", ["".join(parts) for parts in split if parts[0] not in _FILES])
-        experts = [self._expert(words) for words in self._lines["Expert"]]
-        exclude = self._only("Exclude")
-        base = self._only("Base")
-        recipe = Recipe(
+        options = self._options(key, ["".join(parts) for parts in split if parts[0] not in _FILES])
+        return Recipe(
             strategy=strategy,
-            missing=cast(Missing, self._choice(options, "missing", MISSING)),
-            vocabulary=cast(Vocabulary, self._choice(options, "vocabulary", VOCABULARY)),
+            missing=cast(Missing, self._choice(key, options, "missing", MISSING)),
+            vocabulary=cast(Vocabulary, self._choice(key, options, "vocabulary", VOCABULARY)),
+            weights=self._weights(key, options) or weights,
             options=options,
-            weights=tuple(weight for _, weight in experts),
-            rules=tuple(self._rule(words) for words in self._lines["Rule"]),
+            rules=tuple(self._rule(rule) for rule in rules),
             exclude=EXCLUDED if exclude is None else tuple(glob for glob in exclude if glob),
             **files,
         )
-        found = tuple(expert for expert, _ in experts)
-        return Record(recipe, found, self._commit("Base", base) if base else None)
+
+    def _files(self, weights: tuple[Scalar, ...]) -> dict[str, Recipe]:
+        how, rules, exclude = (self._by_path(key) for key in _OF_FILE.values())
+        for path in (*how, *rules, *exclude):
+            if len(how.get(path, ())) != 1 or len(exclude.get(path, ())) > 1:
+                raise _broken("File", path)
+        found = {
+            path: self._recipe("File", (lines[0], rules.get(path, []), exclude.get(path, [None])[0]), weights)
+            for path, lines in how.items()
+        }
+        for path, recipe in found.items():
+            if len(recipe.weights) != len(weights):
+                raise _broken("File", path)
+        return found
+
+    def _by_path(self, key: str) -> dict[str, list[list[str]]]:
+        found: dict[str, list[list[str]]] = {}
+        for path, *words in self._lines[key]:
+            if not words:
+                raise _broken(key, path)
+            found.setdefault(path, []).append(words)
+        return found
 
     def _only(self, key: str) -> list[str] | None:
         lines = self._lines[key]
@@ -232,17 +211,21 @@ class _Reader:
             options[name] = option(value)
         return options
 
-    def _choice(self, options: dict[str, object], name: str, words: Sequence[str]) -> object:
+    def _choice(self, key: str, options: dict[str, object], name: str, words: Sequence[str]) -> object:
         if options.get(name) not in words:
-            raise _broken("Merge", f"{name}={options.get(name, '')}")
+            raise _broken(key, f"{name}={options.get(name, '')}")
         return options.pop(name)
 
     def _rule(self, words: Sequence[str]) -> Rule:
         glob, *rest = words
         strategy = rest.pop(0) if rest and "=" not in rest[0] else None
         options = self._options("Rule", rest)
-        weights = _text(options.pop("weights")).split(",") if "weights" in options else []
-        return Rule((glob,), strategy, options, tuple(self._scalar("Rule", text) for text in weights))
+        weights = self._weights("Rule", options)
+        return Rule((glob,), strategy, options, weights)
+
+    def _weights(self, key: str, options: dict[str, object]) -> tuple[Scalar, ...]:
+        words = written(options.pop("weights")).split(",") if "weights" in options else []
+        return tuple(self._scalar(key, word) for word in words)
 
     def _expert(self, words: Sequence[str]) -> tuple[Expert, Scalar]:
         match words:

@@ -16,13 +16,13 @@ from ..git import Git
 from ..manifest import Manifest, loads, spell
 from ..repository import Repository, read_manifest
 from . import pending
+from .asking import based
 from .asking import question as ask
 from .choosing import Chosen, choose
 from .filing import Merged, Question
 from .heads import Head, Merge, Trees
 from .launching import finish
 from .threeway import pick
-from .trailers import dumps
 
 SIDES = {"base": "1", "ours": "2", "theirs": "3"}
 _NO_OID = "0" * 40
@@ -98,20 +98,17 @@ class Conflict:
         merge = self.chosen.merge
         assert merge
         with git.blobs() as blobs:
-            ancestor = Head(merge.base, "the base") if base and merge.base else None
-            means = (self.chosen.whole(item.path), base, ancestor)
-            return ask(Trees(git, blobs), item.path, means, list(zip(merge.experts, tips, strict=True)))
+            trees = Trees(git, blobs)
+            means = (self.chosen.whole(item.path), *based(trees, item.path, self.chosen, base))
+            return ask(trees, item.path, means, list(zip(merge.experts, tips, strict=True)))
 
-    def remember(self, merged: Merged) -> str:
-        """Record the merge for its commit, now that its result is staged; says so if another way is recorded."""
+    def remember(self, merged: Merged) -> None:
+        """Record the merge for its commit, now that its result is staged."""
         if self.chosen is None:
-            return ""
-        git, record = self.repository.git, self.chosen.record(merged.path)
-        if (kept := pending.take(git)) and kept != dumps(record):
-            return "the commit records how other models were merged: 'git theta verify' will say that this one differs"
-        pending.write(git, record, self.heads, [_blob(git, merged)])
+            return
+        git = self.repository.git
+        pending.write(git, self.chosen.record(merged.path), self.heads, {merged.path: _blob(git, merged)})
         finish(git)
-        return ""
 
 
 def conflict(repository: Repository, pairs: Pairs) -> Conflict:

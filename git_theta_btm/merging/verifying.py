@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from tempfile import TemporaryFile
 
 from .. import formats
@@ -25,8 +25,8 @@ from .filing import Desk, Question
 from .heads import Head, Side, Trees, commit_of, common_ancestor
 from .metering import Meter
 from .producing import Workshop, produce
+from .records import Expert, Record
 from .resolve import Step
-from .trailers import Expert, Record
 
 _COARSE = 2  # bits below the exponent of the coarsest type of numbers
 _LEAST = 1e-9  # relative: what a matrix library may be off by in float64, whatever its build
@@ -92,6 +92,7 @@ class _Check:
         parents = repository.git.text("rev-list", "--parents", "--max-count=1", self._commit).split()[1:]
         heads = list(dict.fromkeys([*parents, *(head.commit for head in self._experts)]))  # a squash has one parent
         ancestor = common_ancestor(repository.git, heads) if len(heads) > 1 else None
+        self._record = record
         self._setting = Setting(self._experts, ancestor, record.base, record.recipe)
         self._moved = self._elsewhere()
         self.verified: list[Verified] = []
@@ -117,7 +118,8 @@ class _Check:
             self._whole(path, actual, sides[0])
         else:
             try:
-                self._again(path, actual, of_sides(self._trees, path, self._setting, known))
+                setting = replace(self._setting, recipe=self._record.of(path))
+                self._again(path, actual, of_sides(self._trees, path, setting, known))
             except MissingObject:
                 raise
             except ThetaError as error:

@@ -14,6 +14,7 @@ from git_theta_btm.errors import ThetaError, UsageError
 from git_theta_btm.merges import BUILT_IN
 from git_theta_btm.merges.ties import Ties
 from git_theta_btm.merging.recipe import EXCLUDED, Gradient, Recipe, Rule
+from git_theta_btm.merging.records import together
 from git_theta_btm.merging.trailers import Expert, Record, append, dumps, loads, record
 
 LEGAL, MEDICAL, SEED = "1" * 40, "2" * 40, "a" * 64
@@ -123,6 +124,60 @@ def test_files_that_a_merge_needs() -> None:
     assert loads("t\n\n" + "\n".join(dumps(made))) == made
 
 
+def test_files_that_were_merged_in_another_way() -> None:
+    files = {
+        "b c.pt": replace(RECIPE, weights=(1.0, 1.0)),
+        "a.pt": Recipe("average", weights=RECIPE.weights, exclude=("optimizer*",), tokenizer="t.json"),
+    }
+    made = together(
+        {"0.pt": record(RECIPE, EXPERTS, SEED)} | {path: record(how, EXPERTS, SEED) for path, how in files.items()}
+    )
+    assert made.of("0.pt") == made.of("z.pt") == made.recipe
+    lines = dumps(made)
+    assert "Theta-File: a.pt average missing=error vocabulary=strict tokenizer=t.json" in lines
+    assert "Theta-File-Exclude: a.pt 'optimizer*'" in lines
+    assert "Theta-File-Rule: 'b c.pt' '*.embed.weight' average weights=1.0,2.0" in lines
+    (line,) = [line for line in lines if line.startswith("Theta-File: 'b c.pt' ties ")]
+    assert line.endswith(" weights=1.0,1.0")
+    assert lines[-1] == "Theta-Version: 2"
+    assert loads("Merge\n\n" + "\n".join(lines)) == made
+    alike = together({path: record(RECIPE, EXPERTS, SEED) for path in ("x", "y")})
+    assert dumps(alike) == WRITTEN.split("\n")
+
+
+FILED = WRITTEN.replace("Version: 1", "Version: 2") + "\nTheta-File: a.pt average missing=error vocabulary=strict"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        FILED.replace("Version: 2", "Version: 1"),
+        WRITTEN.replace("Version: 1", "Version: 2"),
+        FILED + "\nTheta-File: a.pt average missing=error vocabulary=strict",
+        FILED + "\nTheta-File-Rule: b.pt '*' average",
+        FILED + "\nTheta-File-Rule: a.pt",
+        FILED + "\nTheta-File-Exclude: a.pt x\nTheta-File-Exclude: a.pt x",
+        FILED + " weights=1.0",
+        FILED.replace("average missing=error", "average missing=no"),
+        FILED.replace("Theta-File: a.pt average missing=error vocabulary=strict", "Theta-File: a.pt"),
+    ],
+)
+def test_a_broken_record_of_files(lines: str) -> None:
+    assert loads("Merge\n\n" + FILED)
+    with pytest.raises(ThetaError, match="commit's message"):
+        loads("Merge\n\n" + lines)
+
+
+@pytest.mark.parametrize("below", ["JIRA-12\n", "# Conflicts:\n#\ta\nJIRA-12\n", "Theta-Rules apply.\n\nMore: 1\n"])
+def test_text_below_a_record(below: str) -> None:
+    message = f"Merge\n\n{WRITTEN}\n\n{below}"
+    made = record(RECIPE, EXPERTS, SEED)
+    assert loads(message) == loads(message.replace("Theta-Expert", "\nTheta-Expert", 1)) == made
+    lines = dumps(record(Recipe(), EXPERTS))
+    assert append(message, lines).count("Theta-Merge:") == 1
+    assert loads(append(message, lines)) == record(Recipe(), EXPERTS)
+
+
 def test_exclusions_of_version_1_are_not_written() -> None:
     assert EXCLUDED == (
         "optimizer*", "*optimizer_state*", "lr_scheduler*", "scheduler*", "scaler*", "rng_state*", "*.exp_avg*"
@@ -182,7 +237,7 @@ def test_an_earlier_record_is_replaced() -> None:
 
 
 @pytest.mark.parametrize(
-    "message", ["", "Merge\n", "Merge\n\nBody\n", "Merge\n\n" + WRITTEN + "\n\nBody\n", "Merge\n\nTheta-Other: 1\n"]
+    "message", ["", "Merge\n", "Merge\n\nBody\n", WRITTEN + "\n\nBody\n", "Merge\n\nTheta-Other: 1\n"]
 )
 def test_no_record(message: str) -> None:
     assert loads(message) is None
