@@ -205,6 +205,28 @@ def test_an_ensemble_of_clusters(forest: Repo) -> None:  # noqa: F811
         )
 
 
+def test_what_an_expert_makes_of_a_text_is_computed_once(forest: Repo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
+    repository, tokens = opened(forest), stream("sums", 77, 3)
+    place = forest.path / ".git/btm/losses"
+    before = set(place.iterdir()) if place.exists() else set()
+    ensemble = Ensemble(members(repository, DOMAINS), type="simple-average")
+    first = run(repository, ensemble, tokens, RUNNING)
+    kept = sorted(set(place.iterdir()) - before)
+    assert len(kept) == len(DOMAINS)
+    whole = {path: path.read_bytes() for path in kept}
+    for path in kept:
+        np.save(path, np.load(path) - 1)
+    another = run(repository, ensemble, tokens, RUNNING)
+    assert another.score.perplexity == pytest.approx(math.e * first.score.perplexity, rel=1e-5)
+    assert run(repository, ensemble, tokens, Running(BLOCK, "cpu", force=True)) == first
+    assert {path: path.read_bytes() for path in kept} == whole
+    kept[0].write_bytes(whole[kept[0]][:100])
+    assert run(repository, ensemble, tokens, RUNNING) == first
+    monkeypatch.setattr(gathering, "_KEPT", len(whole[kept[0]]))
+    assert run(repository, ensemble, tokens, Running(BLOCK, "cpu", force=True)) == first
+    assert len(list(place.glob("*.npy"))) == 1
+
+
 def test_many_experts_and_losses_that_do_not_fit_in_memory(forest: Repo, monkeypatch: pytest.MonkeyPatch) -> None:  # noqa: F811
     repository, tokens = opened(forest), stream("sums", 5, 3)
     names = [f"expert-{number}" for number in range(64)]
@@ -214,7 +236,7 @@ def test_many_experts_and_losses_that_do_not_fit_in_memory(forest: Repo, monkeyp
     within = run(repository, many, tokens, RUNNING)
     monkeypatch.setattr(gathering, "_MEMORY", 1)
     assert run(repository, many, tokens, RUNNING) == within
-    assert list((forest.path / ".git/btm/losses").iterdir()) == []
+    assert {item.suffix for item in (forest.path / ".git/btm/losses").iterdir()} == {".npy"}
     two = run(repository, Ensemble(members(repository, DOMAINS)), tokens, RUNNING)
     assert within.score.perplexity == pytest.approx(two.score.perplexity, rel=1e-9)
     assert sum(within.shares[::2]) == pytest.approx(two.shares[0])

@@ -1,16 +1,21 @@
-"""Log-probabilities of many experts over one text: the memory of one model, whatever their number."""
+"""Log-probabilities of many experts over one text: the memory of one model, whatever their number.
+
+What an expert makes of a text is kept: every kind of ensemble, each prior and each posterior asks for the same.
+"""
 
 from __future__ import annotations
 
 import os
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import sha256
 from tempfile import TemporaryDirectory
 from typing import Any, TypeAlias
 
 import numpy as np
 from numpy.typing import NDArray
 
+from ...remaking import new_file
 from ..evaluating.cells import Running, Subject, placed
 from ..evaluating.losses import log_probs
 from .ranks import Ranks
@@ -18,6 +23,7 @@ from .ranks import Ranks
 Tokens: TypeAlias = NDArray[np.integer[Any]]
 
 _MEMORY = 256 << 20  # bytes; more than that goes to a file
+_KEPT = 1 << 30  # bytes of files that are kept; what was used least recently goes first
 
 
 def windows(tokens: Tokens, block: int, count: int, *, spread: bool) -> Tokens:
@@ -35,30 +41,63 @@ def windows(tokens: Tokens, block: int, count: int, *, spread: bool) -> Tokens:
 def gathered(
     subjects: Sequence[Subject], tokens: Tokens, running: Running, place: str, ranks: Ranks
 ) -> Iterator[NDArray[np.float32]]:
-    """``[experts, windows, block - 1]``, until the end of the ``with``; ``place`` is a directory for what is large."""
+    """``[experts, windows, block - 1]``, until the end of the ``with``; ``place`` is a directory for what is large, and
+    for what is kept."""
     shape = (len(subjects), -(-len(tokens) // running.block), running.block - 1)
     if int(np.prod(shape)) * 4 <= _MEMORY:
         found = np.empty(shape, np.float32)
-        _fill(found, subjects, tokens, running, ranks)
+        _fill(found, subjects, _Reader(tokens, running, place), ranks)
         yield found
         return
     os.makedirs(place, exist_ok=True)
     with TemporaryDirectory(dir=place) as directory:
         mapped = np.memmap(os.path.join(directory, "log-probs"), np.float32, "w+", shape=shape)
-        _fill(mapped, subjects, tokens, running, ranks)
+        _fill(mapped, subjects, _Reader(tokens, running, place), ranks)
         yield mapped
 
 
-def _fill(
-    found: NDArray[np.float32], subjects: Sequence[Subject], tokens: Tokens, running: Running, ranks: Ranks
-) -> None:
+class _Reader:
+    """What each expert makes of one text: computed, or as it was kept."""
+
+    def __init__(self, tokens: Tokens, running: Running, place: str) -> None:
+        self.running = running
+        self._tokens, self._place = tokens, place
+        self._text = sha256(np.ascontiguousarray(tokens).data).hexdigest()
+
+    def read(self, subject: Subject) -> NDArray[np.float32]:
+        """``[windows, block - 1]``. Raises ``ThetaError`` as ``log_probs`` does."""
+        key = f"{subject.digest} {self._text} {self.running.block} {self.running.device}"
+        path = os.path.join(self._place, f"{sha256(key.encode()).hexdigest()}.npy")
+        with suppress(OSError, ValueError, EOFError):
+            if not self.running.force:
+                found: NDArray[np.float32] = np.load(path, mmap_mode="r")
+                os.utime(path)
+                return found
+        model = placed(subject.load(), self.running.device)
+        found = log_probs(model, self._tokens, self.running.block)
+        self._keep(path, found)
+        return found
+
+    def _keep(self, path: str, found: NDArray[np.float32]) -> None:
+        os.makedirs(self._place, exist_ok=True)
+        with new_file(path) as out, open(out, "wb", closefd=False) as file:
+            np.save(file, found)
+        left = _KEPT
+        with os.scandir(self._place) as entries:
+            files = [(entry.stat(), entry.path) for entry in entries if entry.name.endswith(".npy")]
+        for state, name in sorted(files, key=lambda item: -item[0].st_mtime_ns):
+            left -= state.st_size
+            if left < 0:
+                with suppress(FileNotFoundError):  # another process tidies up too
+                    os.unlink(name)
+
+
+def _fill(found: NDArray[np.float32], subjects: Sequence[Subject], reader: _Reader, ranks: Ranks) -> None:
     """Each process takes every so-manieth expert, then all exchange what they have."""
     for start in range(0, len(subjects), ranks.count):
-        running.meter(start, len(subjects))
+        reader.running.meter(start, len(subjects))
         index = start + ranks.rank
-        if index < len(subjects):
-            own = log_probs(placed(subjects[index].load(), running.device), tokens, running.block)
-        else:
-            own = np.zeros(found.shape[1:], np.float32)  # a place to keep in step
+        spare = np.zeros(found.shape[1:], np.float32)  # of a process that has none, to keep in step
+        own = reader.read(subjects[index]) if index < len(subjects) else spare
         for offset, values in enumerate(ranks.gather(own)[: len(subjects) - start]):
             found[start + offset] = values

@@ -38,7 +38,7 @@ class Ranks:
         import torch.distributed
 
         found = [torch.empty(own.shape) for _ in range(self.count)]
-        torch.distributed.all_gather(found, torch.from_numpy(np.ascontiguousarray(own)))
+        torch.distributed.all_gather(found, torch.from_numpy(np.array(own)))
         arrays: list[Any] = [item.numpy() for item in found]
         return arrays
 
