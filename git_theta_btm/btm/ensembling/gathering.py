@@ -43,16 +43,17 @@ def gathered(
 ) -> Iterator[NDArray[np.float32]]:
     """``[experts, windows, block - 1]``, until the end of the ``with``; ``place`` is a directory for what is large, and
     for what is kept."""
-    shape = (len(subjects), -(-len(tokens) // running.block), running.block - 1)
+    reader = _Reader(tokens, running, place)
+    shape = (len(subjects), *reader.shape)
     if int(np.prod(shape)) * 4 <= _MEMORY:
         found = np.empty(shape, np.float32)
-        _fill(found, subjects, _Reader(tokens, running, place), ranks)
+        _fill(found, subjects, reader, ranks)
         yield found
         return
     os.makedirs(place, exist_ok=True)
     with TemporaryDirectory(dir=place) as directory:
         mapped = np.memmap(os.path.join(directory, "log-probs"), np.float32, "w+", shape=shape)
-        _fill(mapped, subjects, _Reader(tokens, running, place), ranks)
+        _fill(mapped, subjects, reader, ranks)
         yield mapped
 
 
@@ -61,18 +62,19 @@ class _Reader:
 
     def __init__(self, tokens: Tokens, running: Running, place: str) -> None:
         self.running = running
+        self.shape = (-(-len(tokens) // running.block), running.block - 1)
         self._tokens, self._place = tokens, place
         self._text = sha256(np.ascontiguousarray(tokens).data).hexdigest()
 
     def read(self, subject: Subject) -> NDArray[np.float32]:
         """``[windows, block - 1]``. Raises ``ThetaError`` as ``log_probs`` does."""
         key = f"{subject.digest} {self._text} {self.running.block} {self.running.device}"
-        path = os.path.join(self._place, f"{sha256(key.encode()).hexdigest()}.npy")
-        with suppress(OSError, ValueError, EOFError):
+        path = os.path.join(self._place, f"{sha256(key.encode()).hexdigest()}.f32")
+        with suppress(OSError, ValueError):  # it is not there, or of another size
             if not self.running.force:
-                found: NDArray[np.float32] = np.load(path, mmap_mode="r")
+                kept = np.fromfile(path, np.float32).reshape(self.shape)
                 os.utime(path)
-                return found
+                return kept
         model = placed(subject.load(), self.running.device)
         found = log_probs(model, self._tokens, self.running.block)
         self._keep(path, found)
@@ -81,10 +83,10 @@ class _Reader:
     def _keep(self, path: str, found: NDArray[np.float32]) -> None:
         os.makedirs(self._place, exist_ok=True)
         with new_file(path) as out, open(out, "wb", closefd=False) as file:
-            np.save(file, found)
+            found.tofile(file)
         left = _KEPT
         with os.scandir(self._place) as entries:
-            files = [(entry.stat(), entry.path) for entry in entries if entry.name.endswith(".npy")]
+            files = [(entry.stat(), entry.path) for entry in entries if entry.name.endswith(".f32")]
         for state, name in sorted(files, key=lambda item: -item[0].st_mtime_ns):
             left -= state.st_size
             if left < 0:
