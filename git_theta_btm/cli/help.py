@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import click
 
 
@@ -15,13 +17,17 @@ def help(ctx: click.Context, command: str | None) -> None:
     Example:
       git theta help track
     """
-    group = ctx.find_root()
-    assert isinstance(group.command, click.Group)
-    if command is None:
-        click.echo(group.get_help())
+    explain(ctx.find_root(), [command] if command else [])
+
+
+def explain(context: click.Context, words: Sequence[str]) -> None:
+    """Print the help of a group, or of the command in it that words name. Raises ``UsageError`` if there is none."""
+    command = context.command
+    if not words:
+        click.echo(command.get_help(context))
         return
-    found = group.command.get_command(group, command)
+    found = command.get_command(context, words[0]) if isinstance(command, click.Group) else None
     if found is None:
-        raise click.UsageError(f"there is no command {command!r}", group)
-    with found.make_context(command, [], parent=group, resilient_parsing=True) as inner:
-        click.echo(found.get_help(inner))
+        raise click.UsageError(f"there is no command {words[0]!r}", context)
+    with found.make_context(words[0], [], parent=context, resilient_parsing=True) as inner:
+        explain(inner, words[1:])

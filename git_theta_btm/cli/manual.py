@@ -1,16 +1,17 @@
-"""The manual page, from the commands' own help: ``python -m git_theta_btm.cli.manual > man/git-theta.1``."""
+"""Manual pages, from the commands' own help: ``python -m git_theta_btm.cli.manual > man/git-theta.1``."""
 
 from __future__ import annotations
 
 import inspect
 import re
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
 import click
 
 from .. import __version__
-from . import COMMANDS, NAME, theta
+from . import NAME, theta
 
 _DESCRIPTION = """
 git-theta-btm teaches Git to version machine-learning checkpoints parameter by parameter. A file whose pattern is
@@ -56,50 +57,68 @@ _SECTIONS = {
 }
 
 
-def page() -> str:
-    """The whole page in the man macros of troff."""
-    return "\n".join(_page()) + "\n"
+@dataclass(frozen=True, slots=True)
+class Manual:
+    """What a page is made of beside the help of a group's commands: the name that users type, what stands beside it in
+    one line, what it is for, sections of terms that are explained, and other pages."""
+
+    name: str
+    group: click.Group
+    summary: str
+    description: str
+    sections: Mapping[str, Sequence[tuple[str, str]]]
+    related: str
+
+    def page(self) -> str:
+        """The whole page in the man macros of troff."""
+        return "\n".join(_page(self)) + "\n"
 
 
-def _page() -> Iterator[str]:
-    yield f'.TH GIT-THETA 1 "" "git-theta-btm {__version__}" "Git Manual"'
+def _page(manual: Manual) -> Iterator[str]:
+    program = manual.name.replace(" ", "-")
+    commands = list(_commands(click.Context(manual.group, info_name=manual.name)))
+    yield f'.TH {program.upper()} 1 "" "git-theta-btm {__version__}" "Git Manual"'
     yield ".SH NAME"
-    yield "git\\-theta \\- version machine\\-learning models parameter by parameter"
+    yield _escape(f"{program} - {manual.summary}").replace(" \\- ", " \\- ", 1)
     yield ".SH SYNOPSIS"
-    context = click.Context(theta, info_name=NAME)
-    for name in COMMANDS:
-        yield _bold(_usage(_command(context, name), name))
-        yield ".br"
+    for context in commands:
+        if not isinstance(context.command, click.Group):
+            yield from (_bold(_usage(context)), ".br")
     yield ".SH DESCRIPTION"
-    yield from _paragraphs(_DESCRIPTION)
+    yield from _paragraphs(manual.description)
     yield ".SH COMMANDS"
-    for name in COMMANDS:
-        yield from _describe(_command(context, name), name)
-    for title, items in _SECTIONS.items():
+    for context in commands:
+        yield from _describe(context)
+    for title, items in manual.sections.items():
         yield f".SH {title}"
         for term, text in items:
             yield from (".TP", _bold(term), _escape(text))
     yield ".SH SEE ALSO"
-    yield "gitattributes(5), git\\-lfs(1)"
+    yield _escape(manual.related)
 
 
-def _command(context: click.Context, name: str) -> click.Command:
-    command = theta.get_command(context, name)
-    assert command is not None
-    return command
+def _commands(parent: click.Context) -> Iterator[click.Context]:
+    """The commands of a group, each followed by those that it has itself."""
+    assert isinstance(parent.command, click.Group)
+    for word in parent.command.list_commands(parent):
+        command = parent.command.get_command(parent, word)
+        assert command is not None
+        # By its whole name and without its parent, whose own arguments would stand in between.
+        context = click.Context(command, info_name=f"{parent.info_name} {word}")
+        yield context
+        if isinstance(command, click.Group):
+            yield from _commands(context)
 
 
-def _usage(command: click.Command, name: str) -> str:
-    inner = click.Context(command, info_name=f"{NAME} {name}")
-    return " ".join([inner.command_path, *command.collect_usage_pieces(inner)])
+def _usage(context: click.Context) -> str:
+    return " ".join([context.command_path, *context.command.collect_usage_pieces(context)])
 
 
-def _describe(command: click.Command, name: str) -> Iterator[str]:
-    yield f".SS {_escape(_usage(command, name))}"
-    yield from _paragraphs(inspect.cleandoc(command.help or ""))
-    inner = click.Context(command, info_name=name)
-    for parameter in command.params:
-        record = parameter.get_help_record(inner) if isinstance(parameter, click.Option) else None
+def _describe(context: click.Context) -> Iterator[str]:
+    yield f".SS {_escape(_usage(context))}"
+    yield from _paragraphs(inspect.cleandoc(context.command.help or ""))
+    for parameter in context.command.params:
+        record = parameter.get_help_record(context) if isinstance(parameter, click.Option) else None
         if record:
             yield from (".TP", _bold(record[0]), _escape(record[1]))
 
@@ -126,5 +145,10 @@ def _escape(text: str) -> str:
     return f"\\&{text}" if text.startswith((".", "'")) else text
 
 
+_MANUAL = Manual(
+    NAME, theta, "version machine-learning models parameter by parameter", _DESCRIPTION, _SECTIONS,
+    "git-btm(1), gitattributes(5), git-lfs(1)",
+)  # fmt: skip
+
 if __name__ == "__main__":
-    sys.stdout.write(page())
+    sys.stdout.write(_MANUAL.page())
