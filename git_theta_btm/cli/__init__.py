@@ -57,7 +57,7 @@ COMMANDS = {
 COMPLETE = "_GIT_THETA_COMPLETE"
 NAME = "git theta"
 # Which extra brings a package that not everybody needs; the rest is for training.
-_EXTRAS = {"array_api_compat": "torch", "torch": "torch"}
+_EXTRAS = {"array_api_compat": "torch", "torch": "torch", "lm_eval": "fewshot"}
 
 
 class Commands(click.Group):

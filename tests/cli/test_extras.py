@@ -6,6 +6,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 from conftest import Repo
 
 # Runs a program as if a package were not installed.
@@ -35,6 +36,23 @@ def test_a_command_whose_package_is_not_installed(repo: Repo) -> None:
     assert done.returncode == 128
     assert done.stderr == ("theta: this needs tomlkit, which is not installed: pip install 'git-theta-btm[btm]'\n")
     assert repo.status() == ""
+
+
+def test_tasks_without_lm_eval(repo: Repo) -> None:
+    """It is said before the model is loaded: this one is no model that could be."""
+    repo.git("theta", "track", "model/*.safetensors")
+    repo.write("model/model.safetensors", {"w": np.zeros(3, np.float32)})
+    repo.write("model/config.json", b"{}")
+    repo.write("btm.toml", b"version = 1\n")
+    repo.commit("a model")
+    program = (
+        "from git_theta_btm.btm.cli import btm\n"
+        "from git_theta_btm.cli import execute\n"
+        "sys.exit(execute(btm, 'git btm', ['eval', 'HEAD', '--fewshot', 'task.yaml', '--below', '3']))"
+    )
+    done = without("lm_eval", program, repo.path)
+    assert done.returncode == 128  # to git bisect neither a no nor a commit to skip
+    assert done.stderr == ("theta: this needs lm_eval, which is not installed: pip install 'git-theta-btm[fewshot]'\n")
 
 
 def test_a_device_without_torch(tmp_path: Path) -> None:

@@ -27,6 +27,7 @@ COMMANDS = {
     "compare": "compare",
     "import": "importing",
     "export": "exporting",
+    "help": "help",
 }
 NAME = "git btm"
 

@@ -155,8 +155,9 @@ def _fewshot(
     repository: Repository, settings: Settings, subjects: list[Subject], request: Request, *, as_json: bool
 ) -> None:
     from ..evaluating.cells import placed
-    from ..evaluating.fewshot import evaluate
+    from ..evaluating.fewshot import check, evaluate
 
+    check(request.fewshot)
     found = []
     for item in subjects:
         model = placed(item.load(), request.device)

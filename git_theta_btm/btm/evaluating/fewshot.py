@@ -32,18 +32,15 @@ class Row:
 
 
 def evaluate(model: PreTrainedModel, root: str, text: Text, tasks: Sequence[str]) -> list[Row]:
-    """What a model makes of tasks, each a YAML file. Raises ``ThetaError`` if lm-eval is not installed, or a task is
-    none."""
-    configs = [read(path) for path in tasks]
-    try:
-        from lm_eval.evaluator import simple_evaluate
-        from lm_eval.tasks import TaskManager
+    """What a model makes of tasks, each a YAML file. Raises ``ThetaError`` if a task is none, and
+    ``ModuleNotFoundError`` if lm-eval is not installed."""
+    from lm_eval.evaluator import simple_evaluate
+    from lm_eval.tasks import TaskManager
 
-        from .harness import Harnessed
-    except ImportError:
-        raise ThetaError("--fewshot needs lm-eval: pip install lm-eval") from None
     from ..ensembling.spelling import decoder
+    from .harness import Harnessed
 
+    configs = [read(path) for path in tasks]
     harnessed = Harnessed(model, tokenizer(root, text.tokenizer), decoder(root, text.tokenizer), text.block)
     try:
         manager = TaskManager(include_defaults=False)  # it would read thousands of files
@@ -51,6 +48,14 @@ def evaluate(model: PreTrainedModel, root: str, text: Text, tasks: Sequence[str]
     except (ValueError, KeyError, TypeError, OSError, AttributeError) as error:
         raise ThetaError(f"{', '.join(tasks)}: {' '.join(str(error).split())[:300]}") from None
     return list(_rows(found))
+
+
+def check(tasks: Sequence[str]) -> None:
+    """Raise what ``evaluate`` would for these files, before a model is loaded for them."""
+    import lm_eval  # noqa: F401 - whether it is installed
+
+    for path in tasks:
+        read(path)
 
 
 def read(path: str) -> dict[str, Any]:
