@@ -115,7 +115,7 @@ def _resolve(edits: Sequence[Edit], manifests: Mapping[str, Manifest]) -> list[_
                 raise ThetaError(f"both {entries[entry.name][0]} and {path} have {entry.name}: name one of them")
     names = Names(entries)
     recipes: dict[str, dict[str, Recipe]] = {path: {} for path in manifests}
-    for name, edit in _named(edits, names):
+    for name, edit in named(edits, names):
         path, entry = entries[name]
         if name in recipes[path]:
             raise ThetaError(f"two tensors of the update are for {name}")
@@ -123,17 +123,20 @@ def _resolve(edits: Sequence[Edit], manifests: Mapping[str, Manifest]) -> list[_
     return [_Target(path, manifest, recipes[path]) for path, manifest in manifests.items()]
 
 
-def _named(edits: Sequence[Edit], names: Names) -> list[tuple[str, Edit]]:
-    """Edits under the names of their parameters. An IA3 vector that scales a layer's output scales its bias, too."""
+def named(edits: Sequence[Edit], names: Names) -> list[tuple[str, Edit]]:
+    """Edits under the names of their parameters. An IA3 vector that scales a layer's output scales its bias, too.
+
+    Raises ``ThetaError`` for those that are none's.
+    """
     found = [(names.find(edit.target), edit) for edit in edits]
     if unknown := [edit.target for name, edit in found if name is None]:
         raise names.unknown(unknown)
-    named = [(name, edit) for name, edit in found if name]
-    for name, edit in list(named):
+    changes = [(name, edit) for name, edit in found if name]
+    for name, edit in list(changes):
         bias = name.removesuffix("weight") + "bias"
         if edit.kind == "ia3" and edit.operands[0].tensor.shape[1:] == (1,) and bias in names:
-            named.append((bias, edit))
-    return named
+            changes.append((bias, edit))
+    return changes
 
 
 def _apply(repository: Repository, targets: Sequence[_Target], progress: Progress) -> dict[str, int]:

@@ -90,23 +90,41 @@ def _read_adapter(kind: str, folder: str, stack: ExitStack) -> Update:
     config = _read_config(os.path.join(folder, CONFIG))
     if config.get("peft_type") != _PEFT[kind]:
         raise ThetaError(f"{folder} is an adapter of type {config.get('peft_type')!r:.40}, not {_PEFT[kind]}")
-    _check_config(config, folder)
     path = os.path.join(folder, WEIGHTS)
     if not os.path.exists(path) and os.path.exists(os.path.join(folder, PICKLE)):
         raise ThetaError(f"{folder}/{PICKLE} is a pickle, which could run code when it is read: save it as safetensors")
-    bases = config.get("theta_base", [])
-    bases = [bases] if isinstance(bases, str) else bases
-    if not isinstance(bases, list) or not all(isinstance(base, str) for base in bases):
-        raise ThetaError(f"{folder}/{CONFIG}: theta_base is neither a digest nor a list of digests")
-    return Update(tuple(_edits(_open(path, stack), config)), tuple(bases))
+    return adapter(folder, config, _open(path, stack))
+
+
+def adapter(name: str, config: Mapping[str, Any], tensors: Mapping[str, Operand]) -> Update:
+    """What an adapter asks for, by its configuration; ``name`` is what messages call it. Raises ``ThetaError``."""
+    if config.get("peft_type") not in _PEFT.values():
+        raise ThetaError(f"{name} is an adapter of type {config.get('peft_type')!r:.40}: merge with PEFT, and add that")
+    _check_config(config, name)
+    return Update(tuple(_edits(tensors, config)), bases(name, config))
+
+
+def bases(name: str, config: Mapping[str, Any]) -> tuple[str, ...]:
+    """The digests of the versions that an adapter says it is for. Raises ``ThetaError`` for something else."""
+    found = config.get("theta_base", [])
+    found = [found] if isinstance(found, str) else found
+    if not isinstance(found, list) or not all(isinstance(base, str) for base in found):
+        raise ThetaError(f"{name}/{CONFIG}: theta_base is neither a digest nor a list of digests")
+    return tuple(found)
 
 
 def _read_config(path: str) -> dict[str, Any]:
     try:
         with open(path, "rb") as file:
-            config = json.loads(file.read(_MAX_CONFIG))
+            return parse_config(path, file.read(_MAX_CONFIG))
     except FileNotFoundError:
         raise ThetaError(f"{path} is not there: an adapter is a folder that PEFT's save_pretrained wrote") from None
+
+
+def parse_config(path: str, data: bytes) -> dict[str, Any]:
+    """The configuration in a file. Raises ``ThetaError`` for one that is none."""
+    try:
+        config = json.loads(data)
     except (ValueError, RecursionError) as error:
         raise ThetaError(f"{path} is no JSON: {error}") from None
     if not isinstance(config, dict):

@@ -32,9 +32,10 @@ class Checkpoint:
 
 @dataclass(frozen=True, slots=True)
 class Expert:
-    """A branch and its last checkpoint."""
+    """A branch, where it is, and its last checkpoint with the commit that holds it."""
 
     branch: str
+    tip: str
     commit: str
     checkpoint: Checkpoint
 
@@ -61,19 +62,29 @@ def checkpoints(git: Git, revision: str) -> Iterator[tuple[str, Checkpoint]]:
             yield commit, found
 
 
+def branches(git: Git, name: str = "") -> Iterator[Expert]:
+    """Every branch with a checkpoint, the seed's too, by name; or that of one name, and those below it.
+
+    Most tips are a checkpoint, and one process reads them all.
+    """
+    form = "--format=%(refname:lstrip=2)%00%(objectname)%00%(contents)%00"
+    fields = iter(git.fields("for-each-ref", form, f"refs/heads/{name}".rstrip("/")))
+    for ref, tip, message in zip(fields, fields, fields, strict=False):
+        branch, found = ref.lstrip("\n"), parse(message)
+        if found:
+            yield Expert(branch, tip, tip, found)
+        elif earlier := next(checkpoints(git, tip), None):
+            yield Expert(branch, tip, *earlier)
+
+
 def experts(git: Git) -> list[Expert]:
     """Every branch whose latest checkpoint is of a domain, by name."""
-    found = []
-    for branch in git.text("for-each-ref", "--format=%(refname:short)", "refs/heads").split("\n"):
-        latest = next(checkpoints(git, f"refs/heads/{branch}"), None) if branch else None
-        if latest and latest[1].domain:
-            found.append(Expert(branch, latest[0], latest[1]))
-    return found
+    return [found for found in branches(git) if found.checkpoint.domain]
 
 
 def expert(git: Git, name: str) -> Expert:
     """The expert on the branch of this name. Raises ``ThetaError`` if there is none."""
-    for found in experts(git):
-        if found.branch == name:
+    for found in branches(git, name):
+        if found.branch == name and found.checkpoint.domain:
             return found
     raise ThetaError(f"there is no expert {name!r}: 'git btm status' names all, 'git btm branch {name}' makes it")

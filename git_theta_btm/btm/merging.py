@@ -13,6 +13,7 @@ from ..errors import ThetaError, UsageError
 from ..merging.recipe import Recipe
 from ..merging.weights import posterior
 from ..repository import Repository
+from .adapting import refusal
 from .data.tokens import Stream, load
 from .evaluating.losses import log_probs
 from .evaluating.perplexity import score
@@ -54,8 +55,11 @@ class Contest:
     def __init__(self, repository: Repository, settings: Settings, names: Sequence[str], domain: str | None) -> None:
         self._repository, self._settings = repository, settings
         self.experts = [expert(repository.git, name) for name in names]
+        for found in self.experts:
+            if adapter := ModelAt(repository, found.tip).adapter:
+                raise refusal(found.branch, adapter)
         self._domain = domain
-        self._kitchen = Kitchen(repository, [found.commit for found in self.experts])
+        self._kitchen = Kitchen(repository, [found.tip for found in self.experts])
         self._heard: Callable[[str], None] = lambda line: None
 
     def listen(self, heard: Callable[[str], None]) -> None:
@@ -121,7 +125,7 @@ class Contest:
         return log_probs(model, stream.tokens, self._settings.text.block)
 
     def _alone(self, index: int) -> float:
-        model = ModelAt(self._repository, self.experts[index].commit).model()
+        model = ModelAt(self._repository, self.experts[index].tip).model()
         return score(self._run(model, self._valid)).mean
 
     def _loss(self, weights: Weights) -> float:
@@ -142,7 +146,7 @@ class Contest:
             rows.append(Row("seed", self._tested(ModelAt(self._repository, seed).model())))
         losses = []
         for found in self.experts:
-            losses.append(self._run(ModelAt(self._repository, found.commit).model(), self._test))
+            losses.append(self._run(ModelAt(self._repository, found.tip).model(), self._test))
             rows.append(Row(found.branch, score(losses[-1]).perplexity))
         mixed = evaluate(np.stack(losses), np.array(weights))
         rows.append(Row("ensemble", mixed.score.perplexity))

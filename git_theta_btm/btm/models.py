@@ -10,19 +10,25 @@ from typing import TYPE_CHECKING, Any
 
 from ..api import Checkpoint
 from ..errors import ThetaError
-from ..manifest import Digest, Manifest, is_manifest, loads
-from ..repository import Repository
+from ..manifest import Digest, Entry, Manifest, loads
+from ..repository import Repository, read_manifest
+from ..source import BytesSource
 from ..tensor import Tensor
-from .places import MODEL
+from . import adapting
+from .adapting import Adapter
+from .places import ADAPTER, MODEL
 
 if TYPE_CHECKING:
     import torch
     from transformers import PreTrainedModel
 
+    from ..adapters.edits import Recipe
+
 BYTES = 256 + 2  # every byte, the end of a text, and padding
 # Layers, width, heads. Small enough for a laptop; anything bigger is a folder of Hugging Face's.
 PRESETS = {"tiny-gpt2": (2, 64, 2), "mini-gpt2": (4, 128, 4), "small-gpt2": (6, 256, 8)}
-_CONFIG = "config.json"
+_CONFIG, _WEIGHTS = "config.json", ".safetensors"
+_LONGEST = 1 << 20  # bytes of a configuration: the tree may be anybody's
 
 
 def create(name: str, vocabulary: int, block: int, seed: int) -> PreTrainedModel:
@@ -46,11 +52,12 @@ def create(name: str, vocabulary: int, block: int, seed: int) -> PreTrainedModel
 
 
 class ModelAt:
-    """The model of one commit: read parameter by parameter from the store."""
+    """The model of one commit, with an adapter that is not applied yet: read parameter by parameter from the store."""
 
     def __init__(self, repository: Repository, revision: str) -> None:
         self._repository, self.revision = repository, revision
-        rows = repository.git.fields("ls-tree", "-r", "-z", "--full-tree", revision, "--", f"{MODEL}/", check=False)
+        folders = (f"{MODEL}/", f"{ADAPTER}/")
+        rows = repository.git.fields("ls-tree", "-r", "-z", "--full-tree", revision, "--", *folders, check=False)
         entries = [row.partition("\t") for row in rows]
         self._files = {path: meta.split()[2] for meta, _, path in entries if meta.split()[1] == "blob"}
         if f"{MODEL}/{_CONFIG}" not in self._files:
@@ -62,35 +69,69 @@ class ModelAt:
         parts = sorted(
             f"{entry.name} {entry.tensor} {entry.digest}" for shard in self.shards.values() for entry in shard.entries
         )
-        return Digest.of("\n".join([self._config_text, *parts]).encode())
+        more = self.adapter.parts if self.adapter else []
+        return Digest.of("\n".join([self._config_text, *parts, *more]).encode())
 
     @property
     def _config_text(self) -> str:
-        return self._repository.git.blob(self._files[f"{MODEL}/{_CONFIG}"]).decode()
+        return self._texts[f"{MODEL}/{_CONFIG}"].decode()
+
+    @cached_property
+    def _texts(self) -> dict[str, bytes]:
+        """The configurations and the manifests, by path, through one child of git; nothing else that may be there."""
+        found = {}
+        with self._repository.git.blobs() as blobs:
+            for path, oid in sorted(self._files.items()):
+                text = read_manifest(blobs, oid) if path.endswith(_WEIGHTS) else None
+                if path in (f"{MODEL}/{_CONFIG}", adapting.CONFIG):
+                    text = blobs.read(oid, limit=_LONGEST)
+                if text is not None:
+                    found[path] = text
+        return found
 
     @cached_property
     def shards(self) -> dict[str, Manifest]:
         """The files of weights, by path. Raises ``ThetaError`` if there are none, or git holds one as it is."""
-        found = {}
-        for path, oid in sorted(self._files.items()):
-            if path.endswith(".safetensors"):
-                text = self._repository.git.blob(oid)
-                if not is_manifest(text):
-                    raise ThetaError(f"{path} is not stored parameter by parameter in {self.revision}")
-                found[path] = loads(text)
-        if not found:
-            raise ThetaError(f"{self.revision} has no {MODEL}/*.safetensors")
-        return found
+        paths = [path for path in sorted(self._files) if path.startswith(f"{MODEL}/") and path.endswith(_WEIGHTS)]
+        if not paths:
+            raise ThetaError(f"{self.revision} has no {MODEL}/*{_WEIGHTS}")
+        for path in paths:
+            if path not in self._texts:
+                raise ThetaError(f"{path} is not stored parameter by parameter in {self.revision}")
+        return {path: loads(self._texts[path]) for path in paths}
 
-    def state(self) -> dict[str, torch.Tensor]:
-        """All parameters, each compared with its digest. Raises ``ObjectError`` for one that is missing or corrupt."""
+    @cached_property
+    def adapter(self) -> Adapter | None:
+        """The adapter that is not in the files of weights yet. Raises ``ThetaError`` if that cannot be told."""
+        text = self._texts.get(adapting.FACTORS)
+        try:
+            return adapting.unapplied(self._texts, loads(text) if text else None, self.shards.values())
+        except ThetaError as error:
+            raise ThetaError(f"{self.revision}: {error}") from None
+
+    @property
+    def entries(self) -> dict[str, Entry]:
+        """The parameters by their names."""
+        return {entry.name: entry for shard in self.shards.values() for entry in shard.entries}
+
+    def state(self, *, adapted: bool = True) -> dict[str, torch.Tensor]:
+        """All parameters, each compared with its digest; with the adapter, or as the files have them.
+
+        Raises ``ObjectError`` for one that is missing or corrupt, ``ThetaError`` for an adapter that does not fit.
+        """
+        store = self._repository.store
+        recipes: dict[str, Recipe] = {}
+        if adapted and self.adapter:
+            recipes = self.adapter.recipes(self.entries, store)
         found: dict[str, torch.Tensor] = {}
         for shard in self.shards.values():
-            checkpoint = Checkpoint(shard, self._repository.store)
-            found.update(
-                (name, tensor_of(name, checkpoint.raw(name), entry.tensor))
-                for name, entry in checkpoint.entries.items()
-            )
+            checkpoint = Checkpoint(shard, store)
+            for name, entry in checkpoint.entries.items():
+                data = checkpoint.raw(name)
+                if name in recipes:
+                    new = recipes[name].value(BytesSource(data))
+                    data = new.read(0, new.size)
+                found[name] = tensor_of(name, data, entry.tensor)
         return found
 
     def model(self, state: Mapping[str, torch.Tensor] | None = None) -> PreTrainedModel:

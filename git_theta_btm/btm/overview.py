@@ -16,7 +16,7 @@ from ..git import Git
 from ..repository import Repository
 from . import places
 from .evaluating.results import FETCHED, REF, Cell
-from .experts import Checkpoint, checkpoints, parse
+from .experts import Checkpoint, branches
 from .models import ModelAt
 from .settings import load
 
@@ -59,7 +59,7 @@ class Overview:
 def overview(repository: Repository) -> Overview:
     """What a repository of experts holds. Raises ``ThetaError`` where there is no ``btm.toml``."""
     domains = load(repository.worktree()).domains
-    rows = list(_rows(repository.git))
+    rows = [Row(found.branch, found.commit, found.checkpoint) for found in branches(repository.git)]
     rooms = {room.name: room.added for room in sizes(repository, by="branch")} if rows else {}
     known = _perplexities(repository, [row.commit for row in rows])
     running = set(_running(places.private(repository.common, "runs")))
@@ -76,18 +76,6 @@ def overview(repository: Repository) -> Overview:
         tuple(_without_text(repository, domains, experts)),
         tuple(domain for domain in domains if domain not in covered),
     )
-
-
-def _rows(git: Git) -> Iterator[Row]:
-    """Branches with a checkpoint, by name. Most tips are one, and one process reads them all."""
-    form = "--format=%(refname:lstrip=2)%00%(objectname)%00%(contents)%00"
-    fields = iter(git.fields("for-each-ref", form, "refs/heads"))
-    for name, commit, message in zip(fields, fields, fields, strict=False):
-        branch, found = name.lstrip("\n"), parse(message)
-        if found:
-            yield Row(branch, commit, found)
-        elif earlier := next(checkpoints(git, commit), None):
-            yield Row(branch, *earlier)
 
 
 def _running(folder: str) -> Iterator[str]:

@@ -7,6 +7,7 @@ import os
 SETTINGS = "btm.toml"
 MODEL = "model"  # a Hugging Face folder: config.json, *.safetensors, the tokenizer's files
 WEIGHTS = "model/model.safetensors"
+ADAPTER = "adapter"  # a PEFT folder, of an expert that was trained as one
 TRAINING = "training"  # optimizer.pt, scheduler.pt, rng_state.pth, trainer_state.json: droppable, and apart
 DATA = "data"  # data/<domain>/<split>.jsonl, one document a line: {"text": ...}
 PRIORS = "priors"  # priors/<name>.json

@@ -191,7 +191,8 @@ def test_an_adapter_leaves_the_model_alone(grove: Repo) -> None:
     wanted = request(grove, part=Part(lora={"r": "2"}))
     assert in_a_child(lambda: run(replace(wanted, stop=6))) == 0
     run(wanted)
-    assert digest(grove, "code") == digest(grove, "main")
+    assert entries(grove, "code") == entries(grove, "main")
+    assert digest(grove, "code") != digest(grove, "main")  # the adapter counts
     files = grove.git("ls-tree", "-r", "--name-only", "code", "adapter").split("\n")
     assert files == ["adapter/adapter_config.json", "adapter/adapter_model.safetensors"]
     config = json.loads(grove.git("show", "code:adapter/adapter_config.json"))
@@ -217,6 +218,24 @@ def test_a_checkout_during_a_training_is_refused_by_git(grove: Repo) -> None:
         assert done.returncode
         assert b"already" in done.stderr
     grove.git("checkout", "--quiet", "code")
+
+
+def test_a_save_starts_no_filter(grove: Repo, monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    """One for each file of text, in each save of each of many experts, took most of a training's time."""
+    from git_theta_btm.btm.training.workplaces import workplace
+
+    repository = Repository(str(grove.path))
+    grove.write("more", b'{"text": "more"}\n')
+    monkeypatch.setenv("GIT_TRACE", str(tmp_path / "trace"))
+    with workplace(repository, "refs/heads/code") as place:
+        commit = line(repository, "code").add(Content({"data/code/test.jsonl": str(grove.path / "more")}), "more\n")
+        monkeypatch.delenv("GIT_TRACE")
+        assert grove.git("-C", place, "rev-parse", "HEAD") == grove.git("rev-parse", "code") == commit
+        for path in ("data/code/test.jsonl", "data/legal/train.jsonl", "model/model.safetensors"):
+            assert Path(place, path).read_bytes() == grove.run("cat-file", "blob", f"code:{path}").stdout
+    trace = (tmp_path / "trace").read_text()
+    assert "worktree add" in trace and "reset --hard" in trace
+    assert "git-theta-filter" not in trace
 
 
 def test_a_branch_that_the_user_is_on(grove: Repo) -> None:

@@ -102,12 +102,12 @@ def text(repository: Repository, domain: str, split: str, settings: Text) -> Str
     if os.path.lexists(repository.absolute(places.text(domain, split))):
         return tokens.load(repository, domain, split, settings)
     for expert in experts(repository.git):
-        name = f"{expert.commit}:{places.text(domain, split)}"
+        name = f"{expert.tip}:{places.text(domain, split)}"
         if (
             expert.checkpoint.domain == domain
             and not repository.git.run("cat-file", "-e", name, check=False).returncode
         ):
-            return tokens.load(repository, domain, split, settings, expert.commit)
+            return tokens.load(repository, domain, split, settings, expert.tip)
     return tokens.load(repository, domain, split, settings)  # says what is missing
 
 

@@ -26,7 +26,7 @@ def everybody(repository: Repository) -> list[Subject]:
     seeds = _once(expert.checkpoint.seed for expert in found if expert.checkpoint.seed)
     names = ["seed"] if len(seeds) == 1 else [f"seed {name[:_SHORT]}" for name in seeds]
     models = [subject(repository, name, label) for name, label in zip(seeds, names, strict=True)]
-    return [*models, *(subject(repository, expert.commit, expert.branch) for expert in found)]
+    return [*models, *(subject(repository, expert.tip, expert.branch) for expert in found)]
 
 
 def history(repository: Repository, revisions: Sequence[str]) -> list[Subject]:

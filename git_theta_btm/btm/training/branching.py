@@ -19,10 +19,12 @@ from ...merging.heads import Trees
 from ...merging.recipe import Recipe
 from ...repository import Repository
 from .. import places
+from ..adapting import refusal
 from ..experts import Checkpoint, Expert, expert
+from ..models import ModelAt
 from .committing import Content, Line, commit_of
 from .records import PARTS, Record, message, origin, records
-from .restoring import ADAPTER, blobs
+from .restoring import blobs
 
 DEFAULT = ("dataloader",)  # as Branch-Train-Merge has it: the text restarts, everything else goes on
 
@@ -160,29 +162,32 @@ def from_mixture(repository: Repository, domain: str, mixture: Mapping[str, floa
     if found := existing(git, domain):
         return found
     chosen = [(expert(git, name), weight) for name, weight in mixture.items() if weight]
-    begun = origin(git, chosen[0][0].commit)
+    begun = origin(git, chosen[0][0].tip)
     assert begun
     start = Checkpoint(domain, begun.checkpoint.step, begun.checkpoint.tokens, begun.checkpoint.seed)
     recipe = Recipe("average", weights=tuple(weight for _, weight in chosen))
     tips = [item for item, _ in chosen]
     models, lines = _merged(repository, tips, recipe)
-    content = Content(folders=(places.TRAINING, ADAPTER), blobs=models)
+    content = Content(folders=(places.TRAINING, places.ADAPTER), blobs=models)
     text = message(f"{domain}: branch from {', '.join(item.branch for item in tips)}", start)
     text += "Btm-Reset: dataloader,optimizer\n" + "".join(f"{row}\n" for row in lines)
-    commit = first_commit(line(repository, domain), domain, [item.commit for item in tips], text, content)
+    commit = first_commit(line(repository, domain), domain, [item.tip for item in tips], text, content)
     return Branched(domain, commit, start.step, new=True)
 
 
 def _merged(repository: Repository, tips: Sequence[Expert], recipe: Recipe) -> tuple[dict[str, str], list[str]]:
     """git's names of the merged model's files, by their paths, and the lines that record the merge."""
     git, found = repository.git, {}
-    named = [trailers.Expert(item.commit, item.branch) for item in tips]
+    for item in tips:
+        if adapter := ModelAt(repository, item.tip).adapter:
+            raise refusal(item.branch, adapter)
+    named = [trailers.Expert(item.tip, item.branch) for item in tips]
     record = trailers.record(recipe, named)
     paths = [path for path in blobs(repository, tips[0].commit, f"{places.MODEL}/") if path.endswith(".safetensors")]
     with Desk(repository) as desk, git.blobs() as reader:
         trees = Trees(git, reader)
         for path in paths:
-            oids = [trees.entry(item.commit, path) for item in tips]
+            oids = [trees.entry(item.tip, path) for item in tips]
             manifests = [trees.manifest(oid) if oid else None for oid in oids]
             if any(manifest is None for manifest in manifests):
                 raise ThetaError(f"{path} is not in all of {', '.join(item.branch for item in tips)}")

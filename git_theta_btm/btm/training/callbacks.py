@@ -17,7 +17,7 @@ from ..data.tokens import load
 from ..evaluating.losses import log_probs
 from ..experts import Checkpoint
 from .requests import Request
-from .restoring import base_digest
+from .restoring import base_digests
 from .saver import Saver
 from .starting import Start
 
@@ -83,7 +83,7 @@ class Keeper(TrainerCallback):
         """Name the model that the adapter is for, and leave out where its files stood."""
         with open(path, encoding="utf-8") as file:
             config = json.load(file)
-        config |= {"theta_base": base_digest(self._repository, self._start.commit), "base_model_name_or_path": None}
+        config |= {"theta_base": base_digests(self._repository, self._start.commit), "base_model_name_or_path": None}
         with open(path, "w", encoding="utf-8") as file:
             json.dump(config, file, indent=2, sort_keys=True)
 

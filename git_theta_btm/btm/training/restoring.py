@@ -17,9 +17,9 @@ from ...manifest import Manifest, is_manifest, loads
 from ...merging.filing import Desk
 from ...repository import Repository
 from ...source import write_all
-from ..places import MODEL, TRAINING, WEIGHTS
+from ..models import ModelAt
+from ..places import ADAPTER, MODEL, TRAINING
 
-ADAPTER = "adapter"  # a PEFT folder
 OPTIMIZER = "optimizer.pt"
 SCHEDULER = "scheduler.pt"
 STATE = "trainer_state.json"
@@ -92,7 +92,8 @@ def write_durable(path: str, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def base_digest(repository: Repository, commit: str) -> str:
-    """The digest of the model that an adapter is bound to."""
-    text = repository.git.blob(f"{commit}:{WEIGHTS}")
-    return str(loads(text).digest) if is_manifest(text) else ""
+def base_digests(repository: Repository, commit: str) -> str | list[str]:
+    """The digest of the model that an adapter is bound to, or those of its files; none of a model without a commit."""
+    shards = ModelAt(repository, commit).shards if commit else {}
+    found = [str(shard.digest) for shard in shards.values()]
+    return found[0] if len(found) == 1 else found

@@ -79,7 +79,11 @@ def _model(repository: Repository, request: Request, start: Start) -> Any:
     from transformers import set_seed
 
     root = repository.worktree()
-    model = models.ModelAt(repository, start.commit).model() if start.commit else initial(root, request.settings)
+    if start.commit:
+        found = models.ModelAt(repository, start.commit)
+        model = found.model(found.state(adapted=not request.part.lora))  # a training of the adapter has it apart
+    else:
+        model = initial(root, request.settings)
     set_seed(request.settings.training.seed)
     if request.part.lora and os.path.exists(os.path.join(start.folder, "adapter_config.json")):
         from peft import PeftModel

@@ -15,11 +15,11 @@ from shutil import rmtree
 from typing import Any
 
 from ..experts import Checkpoint
-from ..places import MODEL, TRAINING
+from ..places import ADAPTER, MODEL, TRAINING
 from .committing import Content, Line
 from .records import message, records
 from .requests import Request
-from .restoring import ADAPTER, files, write_durable
+from .restoring import files, write_durable
 
 _MARK = "btm.marker"
 _FOLDER = re.compile(r"checkpoint-(\d+)")

@@ -11,7 +11,7 @@ from .. import places
 from .committing import Line, commit_of
 from .records import Record, latest, origin
 from .requests import Request
-from .restoring import ADAPTER, OPTIMIZER, SCHEDULER, STATE, blobs, restore
+from .restoring import OPTIMIZER, SCHEDULER, STATE, blobs, restore
 from .saver import Saver
 
 
@@ -65,7 +65,9 @@ def _restored(repository: Repository, last: Record, folder: str, request: Reques
     """A folder that transformers resumes from, made of a commit; of the model itself it needs nothing."""
     from .trainer import write_schedule, write_state
 
-    wanted = blobs(repository, last.commit, f"{places.TRAINING}/", *([f"{ADAPTER}/"] if request.part.lora else []))
+    wanted = blobs(
+        repository, last.commit, f"{places.TRAINING}/", *([f"{places.ADAPTER}/"] if request.part.lora else [])
+    )
     left_out = {OPTIMIZER, SCHEDULER} if "optimizer" in last.reset or _fresh(request, wanted) else set()
     left_out |= {STATE} if "meters" in last.reset else set()
     restore(repository, {path: oid for path, oid in wanted.items() if os.path.basename(path) not in left_out}, folder)
@@ -78,4 +80,4 @@ def _restored(repository: Repository, last: Record, folder: str, request: Reques
 
 def _fresh(request: Request, wanted: dict[str, str]) -> bool:
     """Whether an adapter begins: the state of the training is that of another model then."""
-    return bool(request.part.lora) and not any(path.startswith(f"{ADAPTER}/") for path in wanted)
+    return bool(request.part.lora) and not any(path.startswith(f"{places.ADAPTER}/") for path in wanted)

@@ -12,11 +12,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from shutil import rmtree
 
-from ...checkout.switching import SKIP, STUBS
+from ...checkout.switching import SKIP
 from ...errors import ThetaError
 from ...repository import Repository
 from .. import places
-from .committing import NO_HOOKS, commit_of, holder
+from .committing import NO_HOOKS, PLAIN, commit_of, holder
 
 
 def name(ref: str) -> str:
@@ -57,7 +57,7 @@ def workplace(repository: Repository, ref: str) -> Iterator[str]:
     branch = bool(there) and ref.startswith("refs/heads/") and not holder(repository.git, ref)
     options = ["--force", "--quiet"] if branch else ["--force", "--quiet", "--detach"]
     git = repository.git.with_environment(**{SKIP: "1"})
-    git.run(*NO_HOOKS, *STUBS, "worktree", "add", *options, place, name(ref) if branch else there or "HEAD")
+    git.run(*NO_HOOKS, *PLAIN, "worktree", "add", *options, place, name(ref) if branch else there or "HEAD")
     try:
         yield place
     finally:
