@@ -21,7 +21,7 @@ from ..filters.smudge import cut, present, verify
 from ..layout import Segment
 from ..manifest import Digest, Manifest
 from ..parallel import WORKERS, map_threads
-from ..source import BLOCK, FileSource
+from ..source import BLOCK, FileSource, Source
 from ..store import Memory, ObjectStore
 
 _PART = 4 << 20  # bytes written by one job: one chunk of an encoded object
@@ -33,20 +33,29 @@ Wrote = Callable[[int], None]  # is told by any thread that so many more bytes o
 
 @dataclass(frozen=True, slots=True)
 class Version:
-    """An open file whose bytes are known to be those of a manifest, with its state when that was known."""
+    """An open file whose bytes are known to be those of a manifest, with its state when that was known. ``spare`` is a
+    second name for it; with one it may be closed for a while, and then ``fd`` is -1."""
 
     manifest: Manifest
     fd: int
     state: os.stat_result
+    spare: str = ""
 
     def close(self) -> None:
         """Close the file in a thread: if its name is gone, the kernel takes 0.1 s to free the memory of a gigabyte."""
-        Thread(target=os.close, args=(self.fd,)).start()
+        if self.spare:
+            with suppress(FileNotFoundError):  # it has got its own name back
+                os.unlink(self.spare)
+        if self.fd >= 0:
+            Thread(target=os.close, args=(self.fd,)).start()
 
     def unchanged(self) -> bool:
         """Whether nobody wrote to it since; that git took its name away changes neither time nor size."""
-        now = os.fstat(self.fd)
-        return (now.st_size, now.st_mtime_ns) == (self.state.st_size, self.state.st_mtime_ns)
+        return self.is_like(os.fstat(self.fd))
+
+    def is_like(self, state: os.stat_result) -> bool:
+        """Whether a file of this state has the size and the time of this one."""
+        return (state.st_size, state.st_mtime_ns) == (self.state.st_size, self.state.st_mtime_ns)
 
 
 class _Run(NamedTuple):
@@ -71,15 +80,41 @@ class Assembler:
         Raises ``MissingObject`` or ``CorruptObject``, naming the parameter, ``ManifestError`` if the layout does not
         fit, and ``ThetaError`` if the disk is too small.
         """
-        blobs = present(manifest, self._store)
-        verify(manifest, blobs, self._memory, [manifest.layout.digest])
-        pieces = cut(manifest, blobs)
+        blobs, pieces = self._content(manifest)
         if old:
             with suppress(FormatError):  # it ended before its time
                 self._write(manifest, (blobs, pieces), out, old)
                 if old.unchanged():
                     return
         self._write(manifest, (blobs, pieces), out, None)
+
+    def edit(self, manifest: Manifest, old: Version, most: int) -> list[tuple[int, int]] | None:
+        """Make the old file the new one where it stands, if at most so many bytes of it change.
+
+        Returns what was written, each offset and size; None if it is too much, and nothing is. All that
+        is new is checked before the first byte is written. Raises as ``write`` does.
+        """
+        blobs, pieces = self._content(manifest)
+        here = {(at, _key(piece)) for at, piece in _offsets(self._pieces_of(old))}
+        rest = [(at, piece) for at, piece in _offsets(pieces) if (at, _key(piece)) not in here]
+        changed = sum(piece.size for _, piece in rest)
+        if changed > most:
+            return None
+        self._check(manifest, blobs, rest)
+        map_threads(self._do, list(_writes(blobs, old.fd, rest)), self._workers)
+        os.ftruncate(old.fd, manifest.size)
+        self._wrote(manifest.size - changed)
+        return [(at, piece.size) for at, piece in rest]
+
+    def _content(self, manifest: Manifest) -> tuple[Blobs, list[Segment]]:
+        blobs = present(manifest, self._store)
+        verify(manifest, blobs, self._memory, [manifest.layout.digest])
+        return blobs, cut(manifest, blobs)
+
+    def _check(self, manifest: Manifest, blobs: Blobs, rest: Iterable[tuple[int, Segment]]) -> None:
+        """Check the blobs of these segments alone."""
+        digests = dict.fromkeys(piece.blob.digest for _, piece in rest if piece.blob)
+        verify(manifest, blobs, self._memory, digests)
 
     def _write(self, manifest: Manifest, content: tuple[Blobs, list[Segment]], out: int, old: Version | None) -> None:
         blobs, pieces = content
@@ -90,8 +125,7 @@ class Assembler:
         else:
             _check_space(out, manifest.size)
         os.ftruncate(out, manifest.size)  # never to nothing: ext4 would write the file to disk when it is closed
-        digests = dict.fromkeys(piece.blob.digest for _, piece in rest if piece.blob)
-        check: Job = partial(verify, manifest, blobs, self._memory, digests)
+        check: Job = partial(self._check, manifest, blobs, rest)
         # All copies by one thread: the kernel lets only one write to a file at a time, and the other is not idle.
         copy: Job = partial(self._copy, old.fd if old else -1, out, runs)
         map_threads(lambda job: job(), [check, copy], self._workers)
@@ -165,8 +199,19 @@ def _write_blob(blobs: Blobs, digest: Digest, out: int, run: _Run) -> None:
     with blobs.open(digest) as source:
         if isinstance(source, FileSource):
             copy_range(source.fd, out, run)
+        elif digest in blobs.lines:
+            _write_all(out, _decoded(source, run), run.at)
         else:
             _write_all(out, source.read(run.start, run.size), run.at)
+
+
+def _decoded(source: Source, run: _Run) -> bytes | memoryview:
+    """Bytes of an encoded object; a whole chunk as it was decoded, without a copy."""
+    from ..encoded import Decoded  # numpy and zstandard, which raw objects never need
+
+    if isinstance(source, Decoded) and source.header.chunk == _PART:
+        return source.chunk(run.start // _PART)
+    return source.read(run.start, run.size)
 
 
 def copy_range(source: int, out: int, run: _Run) -> None:
@@ -188,7 +233,7 @@ def _copy_some(source: int, out: int, run: _Run) -> int:
     return len(data)
 
 
-def _write_all(out: int, data: bytes, at: int) -> None:
+def _write_all(out: int, data: bytes | memoryview, at: int) -> None:
     view = memoryview(data)
     while view:
         count = os.pwrite(out, view, at)

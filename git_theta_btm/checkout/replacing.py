@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import stat
+import time
 from collections.abc import Callable
 from contextlib import suppress
 
@@ -30,17 +31,22 @@ def replace(path: str, write: Callable[[int], None], expected: Expected) -> os.s
     fd, named = _create(directory, temporary)
     try:
         write(fd)
-        os.fchmod(fd, stat.S_IMODE(os.lstat(path).st_mode))
-        now = os.fstat(fd).st_mtime_ns
-        os.utime(fd, ns=(now, now - _SETTLED))
         if not named:
             os.link(f"{_SELF}/{fd}", temporary, src_dir_fd=fd)  # with it, a symbolic link is followed: linkat(2)
-        _swap(temporary, path, expected)
-        return os.fstat(fd)
+        return place(fd, temporary, path, expected)
     finally:
         os.close(fd)
         with suppress(FileNotFoundError):  # only a killed process leaves it
             os.unlink(temporary)
+
+
+def place(fd: int, temporary: str, path: str, expected: Expected) -> os.stat_result:
+    """Let a finished file that is called ``temporary`` stand in the place of ``path``, with the same mode, as above."""
+    os.fchmod(fd, stat.S_IMODE(os.lstat(path).st_mode))
+    now = time.time_ns()
+    os.utime(fd, ns=(now, now - _SETTLED))
+    _swap(temporary, path, expected)
+    return os.fstat(fd)
 
 
 def _create(directory: str, temporary: str) -> tuple[int, bool]:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterable, Iterator, Sequence
-from contextlib import closing, contextmanager, suppress
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 
 from ..catalogue import Catalogue, NoCatalogue, open_catalogue
@@ -16,8 +16,9 @@ from ..errors import ManifestError
 from ..filters.session import stat_key
 from ..gitdir import is_set
 from ..manifest import loads
-from ..repository import ModelFile, Repository, read_stub
+from ..repository import ModelFile, Repository, read_manifest, read_stub
 from .assembling import Version
+from .editing import named_again, reopened, worthwhile
 from .worktree import Means, Outcome, materialise
 
 _HELD = 256  # files kept open across the switch: a process may open about a thousand
@@ -56,6 +57,11 @@ def switch(repository: Repository, arguments: Sequence[str], means: Means) -> Sw
     with _held(repository, models, arguments) as old:
         git = repository.here.with_environment(**{SKIP: "1"})
         code = git.attached(*STUBS, "switch", *arguments)
+        for path, version in list(old.items()):
+            if again := reopened(version):
+                old[path] = again
+            else:
+                old.pop(path).close()
         written = _written(repository, before)
         if skips_smudge(repository):
             written = [model for model in written if model.path in before.keys and model.path not in before.stubs]
@@ -107,39 +113,69 @@ def _held(
 
     Only those that are certain to be a version still, by their state. To guess wrongly costs time and nothing else.
     """
-    changed = _changed(repository, arguments) if models else set()
+    changed = _changed(repository, arguments) if models else {}
     old: dict[str, Version] = {}
+    catalogue = open_catalogue(repository.store.root)
     try:
-        with closing(open_catalogue(repository.store.root)) as catalogue:
-            for model in [model for model in models if model.path in changed][:_HELD]:
-                if version := _hold(repository.absolute(model.path), catalogue):
-                    old[model.path] = version
+        holder = _Holder(repository, catalogue)
+        for model in [model for model in models if model.path in changed][:_HELD]:
+            if version := holder.hold(model.path, changed[model.path]):
+                old[model.path] = version
         yield old
     finally:
-        for version in old.values():
+        for path, version in old.items():
             version.close()
+            holder.recognise(path, version)
+        catalogue.close()
 
 
-def _hold(absolute: str, catalogue: Catalogue | NoCatalogue) -> Version | None:
-    try:
-        fd = os.open(absolute, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except OSError:
+class _Holder:
+    """Opens the files of a worktree, or names them a second time where they may become the next version."""
+
+    def __init__(self, repository: Repository, catalogue: Catalogue | NoCatalogue) -> None:
+        self._repository, self._catalogue = repository, catalogue
+        self._directory = os.path.join(repository.store.root, "tmp")
+
+    def hold(self, path: str, oid: str) -> Version | None:
+        """The file, if it is a version that is known; ``oid`` is what git is about to write there."""
+        absolute = self._repository.absolute(path)
+        try:
+            fd = os.open(absolute, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
+        except OSError:
+            return None
+        state = os.fstat(fd)
+        text = self._catalogue.recall(absolute, stat_key(state))
+        with suppress(ManifestError):
+            if text:
+                return self._named(Version(loads(text), fd, state), path, oid)
+        os.close(fd)
         return None
-    state = os.fstat(fd)
-    text = catalogue.recall(absolute, stat_key(state))
-    with suppress(ManifestError):
-        if text:
-            return Version(loads(text), fd, state)
-    os.close(fd)
-    return None
+
+    def _named(self, version: Version, path: str, oid: str) -> Version:
+        """The version under a second name, if it may become the next one."""
+        with suppress(ManifestError), self._repository.git.blobs() as reader:
+            text = read_manifest(reader, oid)
+            if text and worthwhile(version.manifest, loads(text)):
+                version = named_again(version, self._repository.absolute(path), self._directory)
+                self.recognise(path, version)
+        return version
+
+    def recognise(self, path: str, version: Version) -> None:
+        """Know the file again although it has got a second name, or lost one, which changes its time."""
+        with suppress(OSError):
+            absolute = self._repository.absolute(path)
+            now = os.lstat(absolute)
+            if version.spare and version.is_like(now) and os.path.samestat(now, version.state):
+                self._catalogue.recognise(absolute, stat_key(now), version.manifest.digest)
 
 
-def _changed(repository: Repository, arguments: Sequence[str]) -> set[str]:
-    """The paths in which the index differs from the commit that is most likely meant."""
+def _changed(repository: Repository, arguments: Sequence[str]) -> dict[str, str]:
+    """The paths in which the index differs from the commit that is most likely meant, and the blobs there."""
     for word in reversed([word for word in arguments if word == "-" or not word.startswith("-")]):
         for name in ("@{-1}" if word == "-" else word, f"refs/remotes/origin/{word}"):
             tree = repository.here.run("rev-parse", "--verify", "--quiet", f"{name}^{{tree}}", check=False)
             if not tree.returncode:
                 oid = tree.stdout.decode().strip()
-                return set(repository.git.fields("diff-index", "--cached", "--name-only", "--no-renames", "-z", oid))
-    return set()
+                fields = repository.git.fields("diff-index", "--cached", "--no-renames", "-z", oid)
+                return {path: row.split()[2] for row, path in zip(fields[::2], fields[1::2], strict=True)}
+    return {}

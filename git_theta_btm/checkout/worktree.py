@@ -22,7 +22,8 @@ from ..remotes.lfs import adopt, media
 from ..repository import ModelFile, Repository, read_stub
 from ..source import write_all
 from .assembling import Assembler, Version
-from .replacing import replace
+from .editing import edited, shared
+from .replacing import Expected, replace
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Fetch = Callable[[Sequence[Blob]], None]  # brings objects into the store, as far as it can
@@ -139,11 +140,10 @@ class _Restoration:
             manifest = loads(text)
             check_inside(self._repository, absolute)
             self._catalogue.remember(absolute, manifest, text)
-            state = replace(
-                absolute,
-                lambda out: self._assembler.write(manifest, out, old),
-                lambda name: read_stub(name) == text,
-            )
+            if old and not shared(old.manifest, manifest):
+                old.close()  # its memory and its place on the disk serve the new file
+                old = None
+            state = self._put(absolute, manifest, old, lambda name: read_stub(name) == text)
         except (ThetaError, OSError) as error:
             return Outcome(path, problem=str(error))
         finally:
@@ -151,6 +151,11 @@ class _Restoration:
                 old.close()
         self._catalogue.recognise(absolute, stat_key(state), manifest.digest)
         return Outcome(path, manifest.size)
+
+    def _put(self, absolute: str, manifest: Manifest, old: Version | None, expected: Expected) -> os.stat_result:
+        """The file in the place of its stub: made of the old one, or else anew."""
+        edit = edited(self._assembler, manifest, old, absolute, expected) if old else None
+        return edit or replace(absolute, lambda out: self._assembler.write(manifest, out, old), expected)
 
 
 def dematerialise(repository: Repository, models: Iterable[ModelFile]) -> list[Outcome]:

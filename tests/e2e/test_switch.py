@@ -247,6 +247,60 @@ def test_the_first_status_reads_nothing(repo: Repo) -> None:
     assert not log.exists()
 
 
+# -- large files, of which little changes ----------------------------------------------------------------------------
+
+
+def large(*changes: int) -> bytes:
+    """Ten tensors of a megabyte."""
+    numbers = np.random.default_rng(0)
+    state = {f"h.{index}": numbers.integers(0, 256, 1 << 20, np.uint8) for index in range(10)}
+    return save({name: values + np.uint8(int(name[2:]) in changes) for name, values in state.items()})
+
+
+@pytest.fixture
+def experts(repo: Repo) -> Repo:
+    """Two branches that differ in one tensor of a large model, and in another file."""
+    for name, data in (("first", large()), ("second", large(3))):
+        repo.git("checkout", "--quiet", "-b", name)
+        repo.write("large.safetensors", data)
+        repo.write("notes", name.encode())
+        repo.commit(name)
+    return repo
+
+
+def test_a_large_file_is_changed_where_it_stands(experts: Repo) -> None:
+    path, log = experts.path / "large.safetensors", experts.path.parent / "cleaned"
+    inode = path.stat().st_ino
+    for name, data in (("first", large()), ("second", large(3)), ("first", large())):
+        experts.git("theta", "switch", name)
+        assert path.read_bytes() == data
+        assert (path.stat().st_ino, path.stat().st_nlink) == (inode, 1)
+        assert experts.git("diff-files") == ""
+    experts.git("config", "filter.theta.clean", f"echo %f >>'{log}'; git-theta-filter clean -- %f")
+    assert experts.status() == ""
+    assert not log.exists()
+    assert os.listdir(experts.theta / "tmp") == []
+
+
+def test_whoever_has_a_large_file_open_keeps_its_bytes(experts: Repo) -> None:
+    with (experts.path / "large.safetensors").open("rb") as file:
+        experts.git("theta", "switch", "first")
+        assert file.read() == large(3)
+    assert (experts.path / "large.safetensors").read_bytes() == large()
+
+
+def test_a_switch_that_git_refuses_leaves_a_large_file_as_it_was(experts: Repo) -> None:
+    path = experts.path / "large.safetensors"
+    before = path.stat()
+    experts.write("notes", b"mine")
+    assert experts.run("theta", "switch", "first", check=False).returncode
+    now = path.stat()
+    assert (now.st_ino, now.st_mtime_ns, now.st_nlink) == (before.st_ino, before.st_mtime_ns, 1)
+    assert path.read_bytes() == large(3)
+    assert experts.status() == " M notes"
+    assert os.listdir(experts.theta / "tmp") == []
+
+
 def test_a_missing_object_leaves_a_stub_and_is_named(repo: Repo) -> None:
     both = {blob.digest for blob in repo.manifest(MODEL, "main").needs()}
     (gone,) = (
@@ -309,6 +363,28 @@ def test_without_the_filters_it_is_git_alone(repo: Repo) -> None:
     repo.run("theta", "switch", "--force", "legal")
     assert (repo.path / MODEL).read_bytes() == repo.blob(MODEL, "legal")
     assert repo.run("theta", "materialize", check=False).returncode == 128
+
+
+@pytest.mark.slow
+def test_it_is_killed_while_it_changes_a_large_file(experts: Repo) -> None:
+    path = experts.path / "large.safetensors"
+    versions = {"first": large(), "second": large(3)}
+    start = time.monotonic()
+    experts.git("theta", "switch", "first")
+    whole = time.monotonic() - start
+    for share, name in ((0.6, "second"), (0.75, "first"), (0.9, "second")):
+        process = subprocess.Popen(
+            ["git", "theta", "switch", name], cwd=experts.path, start_new_session=True, stderr=subprocess.DEVNULL
+        )
+        time.sleep(share * whole)
+        os.killpg(process.pid, signal.SIGKILL) if process.poll() is None else None
+        process.wait()
+        assert read_stub(str(path)) is not None or path.read_bytes() in versions.values()
+        (experts.path / ".git/index.lock").unlink(missing_ok=True)
+        experts.git("switch", "--quiet", "--force", name)
+        experts.git("theta", "pull")
+        assert path.read_bytes() == versions[name]
+        assert experts.status() == ""
 
 
 def test_it_is_killed(repo: Repo) -> None:
