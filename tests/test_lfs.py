@@ -12,9 +12,11 @@ from lfs_server import Server
 from git_theta_btm.errors import ThetaError
 from git_theta_btm.git import Git
 from git_theta_btm.manifest import Blob, Digest
-from git_theta_btm.remotes.lfs import Lfs, adopt, media, pointer, quarantine, write_pointers
+from git_theta_btm.remotes.lfs import Lfs, adopt, media, pointer, write_pointers
+from git_theta_btm.remotes.quarantine import quarantine
 from git_theta_btm.store import DiskStore, put
 
+Done = subprocess.CompletedProcess[bytes]
 DATA = [bytes([index]) * (20_000 + index) for index in range(5)]
 BLOBS = [Blob(Digest.of(data), len(data)) for data in DATA]
 
@@ -86,6 +88,15 @@ def test_a_quarantine_leaves_nothing(repo: Repo, monkeypatch: pytest.MonkeyPatch
     assert repo.run("cat-file", "-e", tree, check=False).returncode
 
 
+def test_a_quarantine_waits_for_no_disk_and_keeps_what_else_is_set(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in (("COUNT", "1"), ("KEY_0", "user.name"), ("VALUE_0", "Somebody")):
+        monkeypatch.setenv(f"GIT_CONFIG_{name}", value)
+    with quarantine(Git(str(repo.path))) as git:
+        assert git.configured("core.fsync") == "none"
+        assert git.configured("user.name") == "Somebody"
+    assert Git(str(repo.path)).configured("core.fsync") == ""
+
+
 # -- to and fro ------------------------------------------------------------------------------------------------------
 
 
@@ -149,6 +160,65 @@ def test_other_bytes_are_not_kept(filled: Repo, server: Server, tmp_path: Path) 
     said = lfs(filled, directory).fetch(BLOBS[:1])
     assert said == f"{directory} has other bytes under the name of object {BLOBS[0].digest}"
     assert filled.store.size(BLOBS[0].digest) is None
+
+
+class Counting(Git):
+    """git, and what it was asked to do."""
+
+    asked: list[str]
+
+    def run(self, *arguments: str, stdin: bytes = b"", check: bool = True, progress: bool = False) -> Done:
+        self.asked = [*getattr(self, "asked", []), " ".join(arguments)]
+        return super().run(*arguments, stdin=stdin, check=check, progress=progress)
+
+
+@pytest.mark.parametrize("elsewhere", ["", "lfs.url", "remote.mine.lfsurl", "url.insteadof", ".lfsconfig", "HEAD"])
+def test_a_fetch_asks_where_objects_are_unless_it_is_plain(
+    filled: Repo, server: Server, tmp_path: Path, elsewhere: str
+) -> None:
+    """Whatever may lead to a directory of this machine is found out from git-lfs itself."""
+    directory = tmp_path / "server" / "there.git"
+    server.create("there")
+    lfs(filled, str(directory)).push(blob.digest for blob in BLOBS)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "other")], check=True)
+    other = Repo(tmp_path / "other")
+    other.git("remote", "add", "mine", f"{server.url}/there.git")
+    if elsewhere.startswith(("lfs.", "remote.")):
+        other.git("config", elsewhere, f"file://{directory}")
+    elif elsewhere == "url.insteadof":
+        other.git("config", f"url.file://{directory}.insteadof", f"{server.url}/there.git")
+    elif elsewhere:
+        other.write(".lfsconfig", f"[lfs]\n\turl = file://{directory}\n".encode())
+        if elsewhere == "HEAD":
+            other.commit("settings")
+            other.git("rm", "--quiet", "--cached", ".lfsconfig")
+            (other.path / ".lfsconfig").unlink()
+    git = Counting(str(other.path))
+    assert Lfs(git, "mine", other.store).fetch(BLOBS[:2]) == ""
+    assert other.objects().keys() == names(BLOBS[:2])
+    assert ("lfs env" in git.asked) == bool(elsewhere)
+    assert bool(server.downloaded) == (not elsewhere)
+
+
+def test_what_came_wrong_is_removed_and_what_came_right_stays(
+    filled: Repo, server: Server, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """git-lfs, if it did not look, or an agent of the user's that does not."""
+    agent = tmp_path / "bin" / "git-lfs"
+    agent.parent.mkdir()
+    where = tmp_path / "other" / ".git" / "theta" / "objects"
+    right, wrong = (where / blob.digest[:2] / blob.digest[2:4] / blob.digest for blob in BLOBS[:2])
+    agent.write_text(
+        f"#!/bin/sh\nmkdir -p {right.parent} {wrong.parent}\nhead -c {BLOBS[1].size} /dev/zero >{wrong}\nsleep 0.1\n"
+        f"cp {filled.store.path(BLOBS[0].digest)} {right}\n"
+    )
+    agent.chmod(0o755)
+    subprocess.run(["git", "init", "--quiet", str(tmp_path / "other")], check=True)
+    other = Repo(tmp_path / "other")
+    monkeypatch.setenv("PATH", f"{agent.parent}:{os.environ['PATH']}")
+    said = lfs(other, server.create("a")).fetch(BLOBS[:3])
+    assert "other bytes" in said and BLOBS[1].digest in said
+    assert other.objects().keys() == names(BLOBS[:1])
 
 
 def test_a_server_that_is_not_there(filled: Repo, server: Server) -> None:

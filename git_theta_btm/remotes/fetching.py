@@ -35,7 +35,7 @@ def fetch(port: Port, blobs: Iterable[Blob], *first: str) -> Received:
         return Received(0)
     named = remotes(port.git, *first)
     meanwhile = Thread(target=_follow, args=(port.git, named[:1]), daemon=True)
-    meanwhile.start()  # another connection, which takes as long to be made as that of git-lfs
+    meanwhile.start()
     try:
         return receive(port, missing, named)
     finally:

@@ -80,10 +80,9 @@ def refuse(git: Git, remote: str) -> bool:
 
 
 def follow(git: Git, remote: str) -> None:
-    """Let ``git fetch`` bring the keep refs of a remote, so that ``git lfs fetch --all`` gets all objects."""
+    """Let every ``git fetch`` bring the keep refs of a remote, so that ``git lfs fetch --all`` gets all objects."""
     key = f"remote.{remote}.fetch"
     present = git.fields("config", "-z", "--get-all", key, check=False)
     mirror = any(spec.endswith("refs/*:refs/*") for spec in present)
     if present and not mirror and REFSPEC not in present and wanted(git, remote):
-        git.run(*_FETCH, remote, REFSPEC, check=False)
         git.run("config", "--local", "--add", key, REFSPEC, check=False)

@@ -10,13 +10,15 @@ from __future__ import annotations
 import os
 import re
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from functools import cached_property
 from hashlib import sha256
 from itertools import compress
 from operator import not_
 from tempfile import TemporaryDirectory
+from threading import Event
+from typing import Any
 from urllib.parse import unquote
 
 from ..errors import ThetaError
@@ -25,14 +27,18 @@ from ..manifest import Blob, Digest
 from ..parallel import map_threads
 from ..source import BLOCK
 from ..store import DiskStore
+from .quarantine import quarantine
 
 # Objects are no named files, so there is nothing to lock; and a fetch is of what was asked for.
 _ALWAYS = ("-c", "lfs.locksverify=false", "-c", "lfs.fetchrecentalways=false", "-c", "lfs.skipdownloaderrors=false")
 _LACKING = re.compile(r"\(missing\) \S+ \(([0-9a-f]{64})\)")
 _REFUSED = re.compile(r"^ *\[([0-9a-f]{64})\] ", re.MULTILINE)  # such as one that is there with another size
+# What has a say in where objects are, beside .lfsconfig; git-lfs-config(5), git-config(1).
+_WHERE = r"^(lfs\.(push)?url|remote\..*\.(url|lfsurl|lfspushurl)|url\..*\.(push)?insteadof)$"
 _AGENTS = r"^lfs\.(.*\.)?standalonetransferagent$"
 # git-lfs makes two directories for each object that it is asked about; on a disk that takes 3 ms.
 _SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
+_GLANCE = 0.02  # seconds between two looks for an object that is on its way
 _WORDS = 500  # characters of what git-lfs says, which may be a line for each object
 _NAMELESS = "theta-url"  # what a remote is called, for one command, that is given as a URL
 
@@ -54,25 +60,9 @@ def write_pointers(git: Git, blobs: Iterable[Blob]) -> str:
     return git.run("mktree", stdin="".join(rows).encode()).stdout.decode().strip()
 
 
-@contextmanager
-def quarantine(git: Git) -> Iterator[Git]:
-    """git with an object database of its own in front of the repository's; what is written is gone at the end."""
-    objects = os.path.abspath(os.path.join(git.directory, git.text("rev-parse", "--git-path", "objects")))
-    present = (git.environment or os.environ).get("GIT_ALTERNATE_OBJECT_DIRECTORIES")
-    with TemporaryDirectory(prefix="git-theta-") as directory:
-        os.mkdir(os.path.join(directory, "pack"))
-        alternates = os.pathsep.join([_spelled(objects), *([present] if present else [])])
-        yield git.with_environment(GIT_OBJECT_DIRECTORY=directory, GIT_ALTERNATE_OBJECT_DIRECTORIES=alternates)
-
-
 def _said(stderr: bytes) -> str:
     """The first of what git-lfs said, on one line."""
     return " ".join(stderr.decode(errors="replace").split("\n\n")[0].split())[:_WORDS]
-
-
-def _spelled(path: str) -> str:
-    """A path as an element of a list of alternates; git(1), GIT_ALTERNATE_OBJECT_DIRECTORIES."""
-    return '"' + path.replace("\\", "\\\\").replace('"', '\\"') + '"'
 
 
 def media(git: Git, common: str) -> str:
@@ -134,6 +124,19 @@ class Lfs:
         found = found or re.search(r"^Endpoint=(.*?)(?: \(auth=\w+\))?$", said, re.MULTILINE)
         return found[1] if found else ""
 
+    def _is_server(self) -> bool:
+        """Whether the remote is plainly one over HTTP: git-lfs, which knows all the settings, takes 0.1 s to say so."""
+        url = f"remote.{self.remote}.url"
+        rows = [row.partition("\n") for row in self._git.fields("config", "-z", "--get-regexp", _WHERE, check=False)]
+        urls = [value for key, _, value in rows if key == url] or [self.remote]
+        other = any(not key.startswith("remote.") or not key.endswith(".url") for key, _, _ in rows)
+        if other or len(urls) > 1 or not urls[0].startswith(("http://", "https://")):
+            return False
+        if os.path.lexists(os.path.join(self._git.directory, ".lfsconfig")):
+            return False
+        found = self._git.run("cat-file", "--batch-check", stdin=b":.lfsconfig\nHEAD:.lfsconfig\n").stdout
+        return found.count(b" missing\n") == 2
+
     def lacking(self, blobs: Sequence[Blob]) -> set[Digest]:
         """The objects that the remote does not have in this size; all of them if it cannot be asked. Moves no object.
 
@@ -189,19 +192,37 @@ class Lfs:
 
     def fetch(self, blobs: Sequence[Blob]) -> str:
         """Download objects; what was said if not all of them came. One whose bytes are wrong is removed."""
-        if self._directories:
+        if not self._is_server() and self._directories:
             wrong = [blob for root in self._directories for blob in adopt(blobs, root, self._store)]
             return "; ".join(map(self._other_bytes, wrong))
-        with quarantine(self._git) as git:
-            tree = write_pointers(git, blobs)
-            command = ("lfs", "fetch", "-I", "*", "-X", "", self.remote, tree)
-            done = git.run(*self._options, *command, check=False, progress=True)
-        other = next(filter(None, map_threads(self._check, blobs)), "")
-        failed = _said(done.stderr or b"") or f"git lfs fetch ended with exit code {done.returncode}"
-        return other or (failed if done.returncode else "")
+        failed, others = self._download(sorted(blobs, key=lambda blob: blob.digest))
+        if failed:
+            self._endpoint()  # raises if there is no git-lfs
+        return next(filter(None, others), failed)
 
-    def _check(self, blob: Blob) -> str:
+    def _download(self, blobs: Sequence[Blob]) -> tuple[str, list[str]]:
+        """What git-lfs said if it failed, and what is wrong with each object: they are checked while others come."""
+        ended = Event()
+
+        def download() -> str:
+            try:
+                with quarantine(self._git) as git:
+                    command = ("lfs", "fetch", "-I", "*", "-X", "", self.remote, write_pointers(git, blobs))
+                    done = git.run(*self._options, *command, check=False, progress=True)
+                failed = _said(done.stderr or b"") or f"git lfs fetch ended with exit code {done.returncode}"
+                return failed if done.returncode else ""
+            finally:
+                ended.set()
+
+        jobs: list[Callable[[], Any]] = [download, lambda: map_threads(lambda blob: self._check(blob, ended), blobs)]
+        failed, others = map_threads(lambda job: job(), jobs, len(jobs))
+        return failed, others
+
+    def _check(self, blob: Blob, ended: Event) -> str:
+        """Remove an object if its bytes are wrong, as soon as it is there, or all has ended; and say so."""
         path = self._store.path(blob.digest)
+        while not (_size(path) == blob.size or ended.wait(_GLANCE)):
+            pass
         if not os.path.isfile(path) or _digest(path) == blob.digest:
             return ""
         os.unlink(path)
@@ -250,10 +271,16 @@ def _digest(path: str) -> str:
     return digest.hexdigest()
 
 
+def _size(path: str) -> int:
+    try:
+        return os.stat(path).st_size
+    except FileNotFoundError:
+        return -1
+
+
 def _path(directory: str, digest: Digest) -> str:
     return os.path.join(directory, digest[:2], digest[2:4], digest)
 
 
 def _has(directory: str, blob: Blob) -> bool:
-    path = _path(directory, blob.digest)
-    return os.path.isfile(path) and os.path.getsize(path) == blob.size
+    return _size(_path(directory, blob.digest)) == blob.size

@@ -214,11 +214,16 @@ def _verify(port: Port, needs: Sequence[Need]) -> None:
 
 def remotes(git: Git, *first: str) -> list[str]:
     """Where to look for objects: ``first``, the remote that the branch follows, origin, and then all others."""
-    branch = git.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False).stdout.decode().strip()
-    upstream = git.configured(f"branch.{branch}.remote") if branch else ""
     names = [name for name in git.text("remote").split("\n") if name]
+    upstream = _upstream(git) if len(names) > 1 else ""
     ordered = [name for name in (upstream, "origin") if name in names]
     return list(dict.fromkeys([*first, *ordered, *names]))
+
+
+def _upstream(git: Git) -> str:
+    """The remote that the branch follows."""
+    branch = git.run("symbolic-ref", "--quiet", "--short", "HEAD", check=False).stdout.decode().strip()
+    return git.configured(f"branch.{branch}.remote") if branch else ""
 
 
 def receive(port: Port, blobs: Iterable[Blob], sources: Sequence[str]) -> Received:
