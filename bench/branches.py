@@ -21,9 +21,8 @@ from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
-from core import FILTERS, new_repository, timed, version
+from core import FILTERS, compiled, new_repository, timed, version
 from safetensors.numpy import save_file
-from switch import compiled_once
 
 MODEL = 50  # megabytes
 PARTS = 50  # tensors
@@ -35,7 +34,7 @@ def main() -> None:
     parser.add_argument("--directory", type=Path, help="where to work (the system's temporary directory)")
     parser.add_argument("--row", action="store_true", help=argparse.SUPPRESS)
     options = parser.parse_args()
-    compiled_once(options.directory)
+    compiled()
     if options.row:
         row(options.branches[0], options.directory)
         return

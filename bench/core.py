@@ -56,6 +56,7 @@ def main() -> None:
     parser.add_argument("--dtypes", nargs="+", default=["F32", "BF16"], choices=["F32", "BF16"])
     parser.add_argument("--directory", type=Path, help="where to work (the system's temporary directory)")
     options = parser.parse_args()
+    compiled()
     print(
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version('git')}, ", end=""
     )
@@ -134,6 +135,11 @@ def one_run(repository: Path, tool: str, seed: Path, expert: Path) -> dict[str, 
     rows["second status of a modified model"] = timed(lambda: git("status", "--short"))
     shutil.rmtree(repository)
     return rows
+
+
+def compiled() -> None:
+    """Have Python keep the package's bytecode, as it does where one is installed, whatever the environment says."""
+    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
 
 
 def new_repository(repository: Path, tool: str, commands: dict[str, str]) -> Callable[..., None]:

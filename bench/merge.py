@@ -29,7 +29,7 @@ from pathlib import Path
 
 import numpy as np
 from agreement import EXPERTS, FILE, SEED, compare, mergekit, versions
-from core import FILTERS, new_repository, version
+from core import FILTERS, compiled, new_repository, version
 
 from git_theta_btm.floats import narrow
 
@@ -55,6 +55,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True, help="where mergekit is installed and models are written")
     parser.add_argument("--agree", action="store_true", help="compare numbers instead of times")
     options = parser.parse_args()
+    compiled()
     python = mergekit(options.work)
     os.environ["PATH"] = os.pathsep.join([os.path.dirname(sys.executable), os.environ["PATH"]])
     os.environ |= {"GIT_CONFIG_GLOBAL": os.devnull, "GIT_CONFIG_NOSYSTEM": "1", "HF_HUB_OFFLINE": "1"}

@@ -27,7 +27,7 @@ from pathlib import Path
 
 import rivals
 import training
-from core import FILTERS, new_repository, same, timed, version
+from core import FILTERS, compiled, new_repository, same, timed, version
 from speed import speeds
 
 from git_theta_btm import formats
@@ -68,6 +68,7 @@ def main() -> None:
     parser.add_argument("--runs", type=int, default=1, help="runs of each tool (1)")
     parser.add_argument("--series", nargs="+", default=["BF16", "F32", "pt"], choices=["BF16", "F32", "pt"])
     options = parser.parse_args()
+    compiled()
     with ExitStack() as stack:
         work = options.work or Path(stack.enter_context(tempfile.TemporaryDirectory()))
         work.mkdir(parents=True, exist_ok=True)

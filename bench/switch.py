@@ -22,7 +22,7 @@ from collections import defaultdict
 from collections.abc import Callable
 from pathlib import Path
 
-from core import FILTERS, TENSORS, new_repository, same, timed, version, write_model
+from core import FILTERS, TENSORS, compiled, new_repository, same, timed, version, write_model
 
 PAIRS = {"2 % of the tensors differ": (3, 0.2), "everything differs": (TENSORS, 0.5)}  # tensors, target in LFS's time
 
@@ -37,7 +37,7 @@ def main() -> None:
         f"{platform.machine()}, {os.cpu_count()} cores, Python {platform.python_version()}, {version('git')}, ", end=""
     )
     print(f"{version('git-lfs')}; {options.mib} MiB, {TENSORS} tensors, median of {2 * options.runs} switches\n")
-    compiled_once(options.directory)
+    compiled()
     print(
         "| | git theta switch | its first status | git-lfs | cp | ratio | target | processor: ours | git-lfs | ratio |"
     )
@@ -53,12 +53,6 @@ def main() -> None:
             f"| {busy[0]:.2f} s | {busy[1]:.2f} s | {busy[0] / busy[1]:.2f} |",
             flush=True,
         )
-
-
-def compiled_once(directory: Path | None) -> None:
-    """Have the package's bytecode kept, as that of an installed package is, whatever the environment says."""
-    os.environ.pop("PYTHONDONTWRITEBYTECODE", None)
-    os.environ.setdefault("PYTHONPYCACHEPREFIX", os.path.join(directory or tempfile.gettempdir(), "git-theta-bench"))
 
 
 def pair(directory: Path, size: int, changed: int, runs: int) -> dict[str, list[float]]:

@@ -16,12 +16,12 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 import numpy as np
+from core import compiled
 from safetensors.numpy import save_file
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 
 from lfs_server import Server
-from switch import compiled_once
 
 OBJECTS = 300
 SIZE = 256 << 10  # bytes each
@@ -33,7 +33,7 @@ def main() -> None:
     """Print a table of medians."""
     with TemporaryDirectory() as directory:
         work = Path(directory)
-        compiled_once(work)
+        compiled()
         os.environ |= {"HOME": directory, "GIT_CONFIG_NOSYSTEM": "1"}
         git(work, "config", "--global", "user.name", "bench")
         git(work, "config", "--global", "user.email", "bench@example.com")
