@@ -2,11 +2,12 @@ from __future__ import annotations
 
 import os
 from pathlib import Path
+from tempfile import TemporaryFile
 
 import pytest
 
 from git_theta_btm.checkout import replacing
-from git_theta_btm.checkout.replacing import replace
+from git_theta_btm.checkout.replacing import named, nameless, replace
 from git_theta_btm.errors import ThetaError
 
 
@@ -80,3 +81,36 @@ def test_the_old_file_keeps_its_bytes_for_whoever_has_it_open(path: Path) -> Non
 
 def _write(out: int, data: bytes) -> None:
     os.write(out, data)
+
+
+def test_a_file_without_a_name_takes_the_place(tmp_path: Path) -> None:
+    file = tmp_path / "a model"
+    file.write_bytes(b"old")
+    fd = nameless(str(tmp_path))
+    if fd is None:
+        pytest.skip("this file system has no files without a name")
+    try:
+        _write(fd, b"new")
+        with pytest.raises(ThetaError, match="meantime"):
+            named(fd, str(file), lambda name: False)
+    finally:
+        os.close(fd)
+    assert untouched(file)
+    fd = nameless(str(tmp_path))
+    assert fd is not None
+    try:
+        _write(fd, b"new")
+        state = named(fd, str(file), lambda name: Path(name).read_bytes() == b"old")
+        assert state is not None
+        assert state.st_ino == file.stat().st_ino
+    finally:
+        os.close(fd)
+    assert untouched(file, b"new")
+
+
+def test_a_file_that_can_have_no_name_there(tmp_path: Path) -> None:
+    file = tmp_path / "a model"
+    file.write_bytes(b"old")
+    with TemporaryFile(dir=tmp_path) as other:
+        assert named(other.fileno(), str(file), lambda name: True) is None
+    assert untouched(file)

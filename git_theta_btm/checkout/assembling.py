@@ -34,12 +34,14 @@ Wrote = Callable[[int], None]  # is told by any thread that so many more bytes o
 @dataclass(frozen=True, slots=True)
 class Version:
     """An open file whose bytes are known to be those of a manifest, with its state when that was known. ``spare`` is a
-    second name for it; with one it may be closed for a while, and then ``fd`` is -1."""
+    second name for it; with one it may be closed for a while, and then ``fd`` is -1. A ``nameless`` one is nobody
+    else's."""
 
     manifest: Manifest
     fd: int
     state: os.stat_result
     spare: str = ""
+    nameless: bool = False
 
     def close(self) -> None:
         """Close the file in a thread: if its name is gone, the kernel takes 0.1 s to free the memory of a gigabyte."""

@@ -40,6 +40,21 @@ def replace(path: str, write: Callable[[int], None], expected: Expected) -> os.s
             os.unlink(temporary)
 
 
+def named(fd: int, path: str, expected: Expected) -> os.stat_result | None:
+    """Let a finished file without a name stand in the place of ``path``; None where it cannot have one there."""
+    directory, name = os.path.split(path)
+    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
+    try:
+        os.link(f"{_SELF}/{fd}", temporary, src_dir_fd=fd)
+    except OSError:  # it has a name, or had one, or is on another disk
+        return None
+    try:
+        return place(fd, temporary, path, expected)
+    finally:
+        with suppress(FileNotFoundError):
+            os.unlink(temporary)
+
+
 def place(fd: int, temporary: str, path: str, expected: Expected) -> os.stat_result:
     """Let a finished file that is called ``temporary`` stand in the place of ``path``, with the same mode, as above."""
     os.fchmod(fd, stat.S_IMODE(os.lstat(path).st_mode))
@@ -49,11 +64,18 @@ def place(fd: int, temporary: str, path: str, expected: Expected) -> os.stat_res
     return os.fstat(fd)
 
 
-def _create(directory: str, temporary: str) -> tuple[int, bool]:
-    """A new file for reading and writing, and whether it has a name already."""
+def nameless(directory: str) -> int | None:
+    """A new file for reading and writing that can be given a name; None where there is no such thing."""
     if hasattr(os, "O_TMPFILE") and os.path.isdir(_SELF):
         with suppress(OSError):  # not every file system has files without a name
-            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600), False
+            return os.open(directory, os.O_TMPFILE | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    return None
+
+
+def _create(directory: str, temporary: str) -> tuple[int, bool]:
+    """A new file for reading and writing, and whether it has a name already."""
+    if (fd := nameless(directory)) is not None:
+        return fd, False
     return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), True
 
 

@@ -23,7 +23,7 @@ from ..repository import ModelFile, Repository, read_stub
 from ..source import write_all
 from .assembling import Assembler, Version
 from .editing import edited, shared
-from .replacing import Expected, replace
+from .replacing import Expected, named, replace
 
 Progress = Callable[[int, int], None]  # bytes done, bytes in all
 Fetch = Callable[[Sequence[Blob]], None]  # brings objects into the store, as far as it can
@@ -153,7 +153,12 @@ class _Restoration:
         return Outcome(path, manifest.size)
 
     def _put(self, absolute: str, manifest: Manifest, old: Version | None, expected: Expected) -> os.stat_result:
-        """The file in the place of its stub: made of the old one, or else anew."""
+        """The file in the place of its stub: the old one if it is that, or made of it, or else anew."""
+        if old and old.nameless and old.manifest.digest == manifest.digest:
+            state = named(old.fd, absolute, expected)
+            if state:
+                self._wrote(manifest.size)
+                return state
         edit = edited(self._assembler, manifest, old, absolute, expected) if old else None
         return edit or replace(absolute, lambda out: self._assembler.write(manifest, out, old), expected)
 

@@ -14,6 +14,7 @@ from typing import IO
 from ..api import Checkpoint
 from ..catalogue import open_catalogue
 from ..checkout.assembling import Version
+from ..checkout.replacing import nameless
 from ..errors import ManifestError, MergeConflict, MissingObject, ThetaError
 from ..filters.identify import mode_of
 from ..manifest import Blob, Manifest, spell
@@ -63,11 +64,18 @@ class Merged:
     file: IO[bytes] | None = None
 
     def version(self) -> Version | None:
-        """The file as something that others are assembled from; it is closed by whoever uses it."""
+        """The file, handed over: something that others are assembled from, closed by whoever uses it."""
         if self.file is None:
             return None
         fd = os.dup(self.file.fileno())
-        return Version(self.manifest, fd, os.fstat(fd))
+        self.file.close()  # a filter takes what git's caller has open for something inherited
+        return Version(self.manifest, fd, os.fstat(fd), nameless=True)
+
+
+def _spool(directory: str) -> IO[bytes]:
+    """A file that is gone when it is closed, unless it is given a name before."""
+    fd = nameless(directory)
+    return TemporaryFile(dir=directory, buffering=0) if fd is None else os.fdopen(fd, "w+b", 0)
 
 
 class Desk:
@@ -108,7 +116,7 @@ class Desk:
         )
         directory = os.path.join(self._repository.store.root, "tmp")
         os.makedirs(directory, exist_ok=True)
-        file = self._stack.enter_context(TemporaryFile(dir=directory, buffering=0))  # noqa: SIM115 - closed by the stack
+        file = self._stack.enter_context(_spool(directory))
         try:
             self._gather(question)
             manifest = produce(self.models(question), steps, file.fileno(), workshop)
