@@ -23,7 +23,7 @@ from .source import FileSource, Source, write_all
 
 _ARCHIVES = ("torch_zip", "npz")
 _BLOCK = 4 << 20  # bytes: a chunk of an encoded object, which is decoded whole however little of it is read
-_WHOLE = 32 << 20  # bytes: what is no longer is read in one go, so that whoever makes it can forget what it is made of
+_WHOLE = 32 << 20  # bytes: what is no longer is read in one go if its source says so
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,9 +67,15 @@ def _jobs(source: Source, patches: Sequence[_Patch]) -> Iterator[partial[bytes]]
     for run in _runs(patches):
         start, end = run[0].start, max(patch.end for patch in run)
         yield from _blocks(partial(source.read), position, start)
-        yield from _blocks(partial(_patched, run), start, end, _BLOCK if end - start > _WHOLE else _WHOLE)
+        yield from _blocks(partial(_patched, run), start, end, _block(run, end - start))
         position = end
     yield from _blocks(partial(source.read), position, source.size)
+
+
+def _block(run: Sequence[_Patch], size: int) -> int:
+    """Bytes to be read at a time: all where a source is ``at_once``, which holds what it is made of until then."""
+    at_once = size <= _WHOLE and any(getattr(patch.source, "at_once", False) for patch in run)
+    return _WHOLE if at_once else _BLOCK
 
 
 def _blocks(make: partial[bytes], start: int, end: int, block: int = _BLOCK) -> Iterator[partial[bytes]]:

@@ -181,7 +181,8 @@ class Computation:
         """The merged bytes; what is small is measured when it is read. Safe to read from many threads."""
         if self.strategy.whole:
             return _Whole(self.tensor.nbytes, self._make_whole, self._inputs.forget)
-        return _Computed(self.tensor.nbytes, self._width, self._make, self._inputs.forget)
+        at_once = self.small and not isinstance(self.strategy, Linear)  # a weighted sum looks at nothing beforehand
+        return _Computed((self.tensor.nbytes, self._width), self._make, self._inputs.forget, at_once=at_once)
 
     def _make(self, span: Span) -> bytes:
         measures = self.measures
@@ -221,8 +222,11 @@ class Computation:
 class _Computed:
     """A source whose bytes are made when they are read; ``done`` is called when its end has been read."""
 
-    def __init__(self, size: int, width: int, make: Callable[[Span], bytes], done: Callable[[], None]) -> None:
-        self.size, self._width, self._make, self._done = size, width, make, done
+    def __init__(
+        self, size: tuple[int, int], make: Callable[[Span], bytes], done: Callable[[], None], *, at_once: bool
+    ) -> None:
+        """``size`` is in bytes, of all and of an element; ``at_once`` whether it is best read in one go."""
+        (self.size, self._width), self._make, self._done, self.at_once = size, make, done, at_once
 
     def read(self, offset: int, size: int) -> bytes:
         first = offset // self._width * self._width
