@@ -16,6 +16,7 @@ import re
 import subprocess
 import sys
 import time
+import tomllib
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -85,7 +86,10 @@ class Run:
         self.git("btm", "seed", "train", "--balance", "equal", name="seed")
         self.git("btm", "branch", *self.domains)
         self.git("btm", "train", "--all", "-j", "2", name="experts, two at a time")
-        self.git("btm", "seed", "train", "--dense", name="dense")
+        settings = tomllib.loads((self.root / "btm.toml").read_text())["training"]
+        # It goes on from the seed too: as many updates as each expert, and as many tokens as all of them together.
+        batch = settings["batch"] * len(self.domains)
+        self.git("btm", "seed", "train", "--dense", "--set", f"batch={batch}", name="dense")
 
 
 def perplexities(run: Run) -> dict[str, dict[str, float]]:
