@@ -26,13 +26,12 @@ def replace(path: str, write: Callable[[int], None], expected: Expected) -> os.s
 
     Raises ``ThetaError`` if the old file is no longer the expected one: it stays then, as it does if ``write`` fails.
     """
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
-    fd, named = _create(directory, temporary)
+    temporary = _beside(path)
+    fd, has_name = _create(temporary)
     try:
         write(fd)
-        if not named:
-            os.link(f"{_SELF}/{fd}", temporary, src_dir_fd=fd)  # with it, a symbolic link is followed: linkat(2)
+        if not has_name:
+            _name(fd, temporary)
         return place(fd, temporary, path, expected)
     finally:
         os.close(fd)
@@ -42,10 +41,9 @@ def replace(path: str, write: Callable[[int], None], expected: Expected) -> os.s
 
 def named(fd: int, path: str, expected: Expected) -> os.stat_result | None:
     """Let a finished file without a name stand in the place of ``path``; None where it cannot have one there."""
-    directory, name = os.path.split(path)
-    temporary = os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
+    temporary = _beside(path)
     try:
-        os.link(f"{_SELF}/{fd}", temporary, src_dir_fd=fd)
+        _name(fd, temporary)
     except OSError:  # it has a name, or had one, or is on another disk
         return None
     try:
@@ -72,9 +70,19 @@ def nameless(directory: str) -> int | None:
     return None
 
 
-def _create(directory: str, temporary: str) -> tuple[int, bool]:
+def _beside(path: str) -> str:
+    """A name that nobody else has, in the same folder."""
+    directory, name = os.path.split(path)
+    return os.path.join(directory, f".{name[:200]}.{os.urandom(8).hex()}.theta")
+
+
+def _name(fd: int, path: str) -> None:
+    os.link(f"{_SELF}/{fd}", path, src_dir_fd=fd)  # with it, a symbolic link is followed: linkat(2)
+
+
+def _create(temporary: str) -> tuple[int, bool]:
     """A new file for reading and writing, and whether it has a name already."""
-    if (fd := nameless(directory)) is not None:
+    if (fd := nameless(os.path.dirname(temporary))) is not None:
         return fd, False
     return os.open(temporary, os.O_RDWR | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600), True
 

@@ -14,6 +14,7 @@ from dataclasses import dataclass, replace
 from ..catalogue import Catalogue, NoCatalogue, open_catalogue
 from ..errors import ManifestError
 from ..filters.session import stat_key
+from ..git import BlobReader
 from ..gitdir import is_set
 from ..manifest import loads
 from ..repository import ModelFile, Repository, read_manifest, read_stub
@@ -118,9 +119,11 @@ def _held(
     catalogue = open_catalogue(repository.store.root)
     try:
         holder = _Holder(repository, catalogue)
-        for model in [model for model in models if model.path in changed][:_HELD]:
-            if version := holder.hold(model.path, changed[model.path]):
-                old[model.path] = version
+        held = [model.path for model in models if model.path in changed][:_HELD]
+        with repository.git.blobs() as reader:
+            for path in held:
+                if version := holder.hold(path, changed[path], reader):
+                    old[path] = version
         yield old
     finally:
         for path, version in old.items():
@@ -136,7 +139,7 @@ class _Holder:
         self._repository, self._catalogue = repository, catalogue
         self._directory = os.path.join(repository.store.root, "tmp")
 
-    def hold(self, path: str, oid: str) -> Version | None:
+    def hold(self, path: str, oid: str, reader: BlobReader) -> Version | None:
         """The file, if it is a version that is known; ``oid`` is what git is about to write there."""
         absolute = self._repository.absolute(path)
         try:
@@ -147,13 +150,13 @@ class _Holder:
         text = self._catalogue.recall(absolute, stat_key(state))
         with suppress(ManifestError):
             if text:
-                return self._named(Version(loads(text), fd, state), path, oid)
+                return self._named(Version(loads(text), fd, state), path, oid, reader)
         os.close(fd)
         return None
 
-    def _named(self, version: Version, path: str, oid: str) -> Version:
+    def _named(self, version: Version, path: str, oid: str, reader: BlobReader) -> Version:
         """The version under a second name, if it may become the next one."""
-        with suppress(ManifestError), self._repository.git.blobs() as reader:
+        with suppress(ManifestError):
             text = read_manifest(reader, oid)
             if text and worthwhile(version.manifest, loads(text)):
                 version = named_again(version, self._repository.absolute(path), self._directory)
