@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from functools import cached_property
 from math import prod
 from threading import Lock
 from typing import Any
@@ -84,7 +85,7 @@ class Computation:
 
     # -- how it is stored --------------------------------------------------------------------------------------------
 
-    @property
+    @cached_property
     def recordable(self) -> bool:
         """Whether a stored merge could repeat it, bit for bit, from the tips as they are stored."""
         built_in = self.choice.name in BUILT_IN and self.strategy.exact and not self.strategy.whole
@@ -92,7 +93,7 @@ class Computation:
         alike = all(_real(entry) == self._kind for entry in self._entries)
         return built_in and plain and alike and not any(entry.view for entry in self._entries)
 
-    @property
+    @cached_property
     def candidate(self) -> Candidate:
         """The object that repeats it. Only for what is recordable."""
         measures = self.measures
@@ -181,13 +182,13 @@ class Computation:
         """The merged bytes; what is small is measured when it is read. Safe to read from many threads."""
         if self.strategy.whole:
             return _Whole(self.tensor.nbytes, self._make_whole, self._inputs.forget)
-        at_once = self.small and not isinstance(self.strategy, Linear)  # a weighted sum looks at nothing beforehand
+        at_once = self.small and not isinstance(self.strategy, Linear)  # most sums look at nothing beforehand
         return _Computed((self.tensor.nbytes, self._width), self._make, self._inputs.forget, at_once=at_once)
 
     def _make(self, span: Span) -> bytes:
-        measures = self.measures
         if self.recordable:
             return self._repeated(span)
+        measures = self.measures
         start = span.offset // self._width
         result = np.empty(span.count, TYPES[self._width])
         with np.errstate(all="ignore"):

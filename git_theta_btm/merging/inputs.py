@@ -38,11 +38,18 @@ class Models:
     def open(self, place: int, name: str, opened: Opened) -> Source:
         """A parameter's bytes, in the first tip's order of rows, until ``opened`` is closed."""
         source = self.at(place).source_among(name, opened)
+        rows = self._rows(place, name)
+        return _Gathered(source, self.tips[0].source_among(name, opened), rows) if rows else source
+
+    def size(self, place: int, name: str) -> int:
+        """How many bytes that are."""
+        return self.at(0 if self._rows(place, name) else place).entries[name].tensor.nbytes
+
+    def _rows(self, place: int, name: str) -> Rows | None:
+        """Where the rows of a table are, if that is not where the first tip has them."""
+        ours, theirs = (self.at(each).entries[name].tensor for each in (0, place))
         rows = self.rows.get(place) if self.rows else None
-        ours = self.tips[0].entries[name].tensor
-        if rows and source.size != ours.nbytes and ours.shape:
-            return _Gathered(source, self.tips[0].source_among(name, opened), rows)
-        return source
+        return rows if theirs.nbytes != ours.nbytes and ours.shape else None
 
     def source(self, place: int, name: str) -> Source:
         """The same, opened for each read, so that a model of thousands needs few descriptors."""
@@ -52,8 +59,7 @@ class Models:
 class _Reopened:
     def __init__(self, models: Models, place: int, name: str) -> None:
         self._models, self._place, self._name = models, place, name
-        with Opened() as opened:
-            self.size = models.open(place, name, opened).size
+        self.size = models.size(place, name)
 
     def read(self, offset: int, size: int) -> bytes:
         with Opened() as opened:
