@@ -19,6 +19,7 @@ from .errors import CorruptObject
 
 Values: TypeAlias = npt.NDArray[np.unsignedinteger]
 Bytes: TypeAlias = npt.NDArray[np.uint8]
+Places: TypeAlias = npt.NDArray[np.intp]
 Squeezed: TypeAlias = tuple[int, bytes | memoryview]
 
 TYPES: dict[int, np.dtype[np.unsignedinteger]] = {
@@ -32,6 +33,7 @@ _PAYS = 0.97  # of its size: a plane that would not shrink further is kept as it
 _SAMPLE = 8192  # bytes of a plane that tell its entropy to 0.03 bits
 _MODE_SHIFT = 30
 _SCATTERED = 0.25  # share of non-zero bytes below which whole bits for the zeros waste a fifth of a bit and more
+_RARE = 0.02  # share of non-zero bytes from which on NumPy finds them in half the time among an eighth more of ones
 
 
 def compress(values: Values, block: int = 0) -> bytes:
@@ -169,8 +171,17 @@ def _scatter(data: bytes | memoryview, count: int) -> Bytes:
         parts.append(_expand(mode, data[position : position + length], size))
         position += length
     plane = np.unpackbits(np.asarray(parts[0]), count=count)
-    places = np.flatnonzero(plane.view(np.bool_))
+    places = _ones(plane, there)
     if len(places) != there or position != len(data):
         raise CorruptObject("a sparse plane that does not fit its map")
     plane[places] = parts[1]
     return plane
+
+
+def _ones(bits: Bytes, expected: int) -> Places:
+    """Where the ones are. Up to a tenth of ones NumPy looks for each by itself, and mispredicts a branch for most;
+    above that it uses no branches."""
+    if not _RARE * len(bits) < expected <= len(bits) // 10:
+        return np.flatnonzero(bits.view(np.bool_))
+    more = np.ones(len(bits) // 8, np.uint8)
+    return np.flatnonzero(np.concatenate((bits, more)).view(np.bool_))[: -len(more)]

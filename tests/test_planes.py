@@ -88,7 +88,7 @@ def test_one_value_among_zeros_costs_next_to_nothing() -> None:
 
 
 @pytest.mark.parametrize("width", WIDTHS)
-@pytest.mark.parametrize("share", [1e-5, 0.01, 0.2, 0.24, 0.26, 0.9])
+@pytest.mark.parametrize("share", [1e-5, 0.01, 0.03, 0.09, 0.2, 0.24, 0.26, 0.9])
 def test_values_that_are_mostly_zero(width: int, share: float) -> None:
     numbers = np.random.default_rng(0)
     values = random(width, 100_003) * (numbers.random(100_003) < share).astype(TYPES[width])
