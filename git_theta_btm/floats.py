@@ -42,7 +42,9 @@ def widen(values: Values, dtype: str) -> Floats:
     with np.errstate(invalid="ignore"):  # a signalling NaN is a value like any other
         if dtype == "BF16":
             _check_width(values, 2, dtype)
-            return (values.astype(np.uint32) << np.uint32(16)).view(np.float32).astype(np.float64)
+            wide = values.astype(np.uint32)
+            wide <<= np.uint32(16)
+            return wide.view(np.float32).astype(np.float64)
         if dtype in _FLOAT8:
             _check_width(values, 1, dtype)
             table: Floats = _float8(dtype)
@@ -80,15 +82,20 @@ def _narrow_bf16(numbers: Floats) -> Values:
     what it dropped decides there."""
     single = numbers.astype(np.float32)
     bits = single.view(np.uint32)
-    narrowed = ((bits + (np.uint32(0x7FFF) + ((bits >> np.uint32(16)) & np.uint32(1)))) >> np.uint32(16)).astype(
-        np.uint16
-    )
-    between = (bits.astype(np.uint16) == 0x8000) & (single.astype(np.float64) != numbers)
+    rounded = bits >> np.uint32(16)
+    rounded &= np.uint32(1)
+    rounded += np.uint32(0x7FFF)
+    rounded += bits
+    rounded >>= np.uint32(16)
+    narrowed = rounded.astype(np.uint16)
+    between = single.astype(np.float64) != numbers
     if between.any():
-        dropped = np.abs(numbers[between]) > np.abs(single[between].astype(np.float64))
-        narrowed[between] = (bits[between] >> np.uint32(16)) + dropped
-    if np.isnan(single).any():
-        narrowed[np.isnan(numbers)] = 0x7FC0
+        between &= bits.astype(np.uint16) == 0x8000
+        if between.any():
+            dropped = np.abs(numbers[between]) > np.abs(single[between].astype(np.float64))
+            narrowed[between] = (bits[between] >> np.uint32(16)) + dropped
+        if (nan := np.isnan(single)).any():  # no NaN equals itself
+            narrowed[nan] = 0x7FC0
     return narrowed
 
 

@@ -6,6 +6,7 @@ They work on NumPy arrays and on torch tensors alike.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from math import frexp
 from typing import Any, TypeAlias
 
 Array: TypeAlias = Any  # one dimension of float64, NumPy's or torch's
@@ -29,7 +30,8 @@ def dot(left: Array, right: Array) -> float:
 
 def weighted(arrays: Sequence[Array], weights: Sequence[float], divisor: float = 1.0) -> Array:
     """``sum(weight * array) / divisor`` in the order given. A weight of 0 leaves its array out, so that an infinity
-    in it does no harm; a weight or divisor of 1 costs nothing and changes nothing."""
+    in it does no harm; a weight or divisor of 1 costs nothing and changes nothing. To divide by a power of two is to
+    multiply by its inverse, which takes half as long and rounds the same number."""
     result: Array = None
     for array, weight in zip(arrays, weights, strict=True):
         if weight:
@@ -37,4 +39,6 @@ def weighted(arrays: Sequence[Array], weights: Sequence[float], divisor: float =
             result = term if result is None else result + term
     if result is None:
         return arrays[0] * 0.0
-    return result if divisor == 1 else result / divisor
+    if divisor == 1:
+        return result
+    return result * (1 / divisor) if divisor > 1 and frexp(divisor)[0] == 0.5 else result / divisor
