@@ -19,7 +19,7 @@ import numpy as np
 from .errors import CorruptObject, FormatError
 from .planes import TYPES, Values
 from .residual import decode, encode
-from .source import Source, check_range
+from .source import Source, check_range, view
 from .updates import Span, Update, load
 
 CHUNK = 4 << 20  # bytes of a tensor that are encoded together
@@ -109,34 +109,38 @@ class Decoded:
         """Let each thread keep what it read last, since several others are about to read the same."""
         self._last = self._last or local()
 
-    def chunk(self, index: int) -> memoryview:
-        """The bytes of one chunk. Raises ``CorruptObject``."""
+    def _chunk(self, index: int) -> memoryview:
         header = self.header
         offset = index * header.chunk
         span = Span(offset, min(header.chunk, header.size - offset), header.width)
-        payload = self._source.read(self._edges[index], self._edges[index + 1] - self._edges[index])
+        payload = view(self._source, self._edges[index], self._edges[index + 1] - self._edges[index])
         predicted = _predict(self._update, span, self._bases, header)
         values = decode(payload, predicted, header.group, (span.width, span.count))
-        return values.data.cast("B")
+        return values.data.cast("B").toreadonly()
 
     def read(self, offset: int, size: int) -> bytes:
+        return bytes(self.view(offset, size))
+
+    def view(self, offset: int, size: int) -> memoryview:
+        """The same without a copy, where it is in one chunk."""
         check_range(offset, size, self.size)
         if self._last is None:
-            return self._read(offset, size)
-        where, data = getattr(self._last, "read", (None, b""))
+            return self._view(offset, size)
+        where, data = getattr(self._last, "view", (None, memoryview(b"")))
         if where != (offset, size):
-            data = self._read(offset, size)
-            self._last.read = (offset, size), data
+            data = self._view(offset, size)
+            self._last.view = (offset, size), data
         return data
 
-    def _read(self, offset: int, size: int) -> bytes:
+    def _view(self, offset: int, size: int) -> memoryview:
         first, last = offset // self.header.chunk, -(-(offset + size) // self.header.chunk)
-        data = b"".join(self.chunk(index) for index in range(first, last))
+        chunks = [self._chunk(index) for index in range(first, last)]
+        data = chunks[0] if len(chunks) == 1 else memoryview(b"".join(chunks))
         skip = offset - first * self.header.chunk
-        return data[skip : skip + size] if len(data) != size else data
+        return data[skip : skip + size]
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = self.read(offset, len(buffer))
+        buffer[:] = self.view(offset, len(buffer))
 
 
 def _header(source: Source) -> tuple[Header, int]:

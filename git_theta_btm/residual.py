@@ -37,7 +37,9 @@ def decode(payload: bytes | memoryview, predicted: Values | None, group: int | N
     if group is not None:
         ordered, values = values, np.empty_like(values)
         values[_order(predicted, group)] = ordered
-    return _unzigzag(values) + predicted
+    values = _unzigzag(values)
+    values += predicted
+    return values
 
 
 def _rotated(values: Values) -> Values:

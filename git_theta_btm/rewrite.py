@@ -19,7 +19,7 @@ from . import formats
 from .errors import FormatError, ThetaError
 from .parallel import stream_threads
 from .readers.checksums import checksums
-from .source import FileSource, Source, write_all
+from .source import Data, FileSource, Source, view, write_all
 
 _ARCHIVES = ("torch_zip", "npz")
 _BLOCK = 4 << 20  # bytes: a chunk of an encoded object, which is decoded whole however little of it is read
@@ -61,15 +61,15 @@ def rewrite(
         _renew_checksums(source, patches, out)
 
 
-def _jobs(source: Source, patches: Sequence[_Patch]) -> Iterator[partial[bytes]]:
+def _jobs(source: Source, patches: Sequence[_Patch]) -> Iterator[partial[Data]]:
     """What makes each block of the new file, in order."""
     position = 0
     for run in _runs(patches):
         start, end = run[0].start, max(patch.end for patch in run)
-        yield from _blocks(partial(source.read), position, start)
+        yield from _blocks(partial(view, source), position, start)
         yield from _blocks(partial(_patched, run), start, end, _block(run, end - start))
         position = end
-    yield from _blocks(partial(source.read), position, source.size)
+    yield from _blocks(partial(view, source), position, source.size)
 
 
 def _block(run: Sequence[_Patch], size: int) -> int:
@@ -78,7 +78,7 @@ def _block(run: Sequence[_Patch], size: int) -> int:
     return _WHOLE if at_once else _BLOCK
 
 
-def _blocks(make: partial[bytes], start: int, end: int, block: int = _BLOCK) -> Iterator[partial[bytes]]:
+def _blocks(make: partial[Data], start: int, end: int, block: int = _BLOCK) -> Iterator[partial[Data]]:
     return (partial(make, at, min(block, end - at)) for at in range(start, end, block))
 
 
@@ -97,19 +97,19 @@ def _runs(patches: Sequence[_Patch]) -> Iterator[list[_Patch]]:
         yield run
 
 
-def _patched(run: Sequence[_Patch], at: int, size: int) -> bytes:
+def _patched(run: Sequence[_Patch], at: int, size: int) -> Data:
     """``size`` bytes from ``at``, all of which some patch of the run covers."""
     if len(run) == 1:
-        return run[0].source.read(at - run[0].start, size)
+        return view(run[0].source, at - run[0].start, size)
     block = bytearray(size)
     covered = at
     for patch in run:
         begin, end = max(at, patch.start), min(at + size, patch.end)
         if begin >= end:
             continue
-        new = patch.source.read(begin - patch.start, end - begin)
+        new = view(patch.source, begin - patch.start, end - begin)
         shared = max(0, min(covered, end) - begin)
-        if block[begin - at : begin - at + shared] != new[:shared]:
+        if memoryview(block)[begin - at : begin - at + shared] != new[:shared]:
             raise ThetaError(f"{patch.name} shares its memory with another parameter that gets other values")
         block[begin - at : end - at] = new
         covered = max(covered, end)

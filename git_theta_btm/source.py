@@ -4,9 +4,11 @@ that can be reported and not a signal that kills the process."""
 from __future__ import annotations
 
 import os
-from typing import Protocol
+from typing import Protocol, TypeAlias
 
 from .errors import FormatError
+
+Data: TypeAlias = bytes | memoryview
 
 BLOCK = 1 << 20  # bytes read at a time: fits the second-level cache, so each block is hashed where it was read
 
@@ -28,16 +30,18 @@ class BytesSource:
     """A source over bytes in memory."""
 
     def __init__(self, data: bytes | bytearray | memoryview) -> None:
-        self._data = memoryview(data)
+        self._data = memoryview(data).toreadonly()
         self.size = len(self._data)
 
     def read(self, offset: int, size: int) -> bytes:
+        return bytes(self.view(offset, size))
+
+    def view(self, offset: int, size: int) -> memoryview:
         check_range(offset, size, self.size)
-        return bytes(self._data[offset : offset + size])
+        return self._data[offset : offset + size]
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        check_range(offset, len(buffer), self.size)
-        buffer[:] = self._data[offset : offset + len(buffer)]
+        buffer[:] = self.view(offset, len(buffer))
 
 
 class FileSource:
@@ -81,15 +85,21 @@ class Part:
         self._source.readinto(self._start + offset, buffer)
 
 
+def view(source: Source, offset: int, size: int) -> Data:
+    """What ``read`` returns, without a copy where the source has it in memory: whoever has it must not change it."""
+    data: Data = getattr(source, "view", source.read)(offset, size)
+    return data
+
+
 def check_range(offset: int, size: int, limit: int) -> None:
     """Raise ``FormatError`` unless ``[offset, offset + size)`` lies within ``limit`` bytes."""
     if offset < 0 or size < 0 or offset + size > limit:
         raise FormatError(f"bytes {offset}..{offset + size} of a file of {limit}")
 
 
-def write_all(out: int, data: bytes) -> int:
+def write_all(out: int, data: Data) -> int:
     """Write every byte, however many calls it takes; returns their number."""
-    view = memoryview(data)
-    while view:
-        view = view[os.write(out, view) :]
+    rest = memoryview(data)
+    while rest:
+        rest = rest[os.write(out, rest) :]
     return len(data)

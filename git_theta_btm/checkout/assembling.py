@@ -21,7 +21,7 @@ from ..filters.smudge import cut, present, verify
 from ..layout import Segment
 from ..manifest import Digest, Manifest
 from ..parallel import WORKERS, map_threads
-from ..source import BLOCK, FileSource, Source
+from ..source import BLOCK, Data, FileSource, view
 from ..store import Memory, ObjectStore
 
 _PART = 4 << 20  # bytes written by one job: one chunk of an encoded object
@@ -201,19 +201,8 @@ def _write_blob(blobs: Blobs, digest: Digest, out: int, run: _Run) -> None:
     with blobs.open(digest) as source:
         if isinstance(source, FileSource):
             copy_range(source.fd, out, run)
-        elif digest in blobs.lines:
-            _write_all(out, _decoded(source, run), run.at)
         else:
-            _write_all(out, source.read(run.start, run.size), run.at)
-
-
-def _decoded(source: Source, run: _Run) -> bytes | memoryview:
-    """Bytes of an encoded object; a whole chunk as it was decoded, without a copy."""
-    from ..encoded import Decoded  # numpy and zstandard, which raw objects never need
-
-    if isinstance(source, Decoded) and source.header.chunk == _PART:
-        return source.chunk(run.start // _PART)
-    return source.read(run.start, run.size)
+            _write_all(out, view(source, run.start, run.size), run.at)
 
 
 def copy_range(source: int, out: int, run: _Run) -> None:
@@ -235,11 +224,11 @@ def _copy_some(source: int, out: int, run: _Run) -> int:
     return len(data)
 
 
-def _write_all(out: int, data: bytes | memoryview, at: int) -> None:
-    view = memoryview(data)
-    while view:
-        count = os.pwrite(out, view, at)
-        view, at = view[count:], at + count
+def _write_all(out: int, data: Data, at: int) -> None:
+    rest = memoryview(data)
+    while rest:
+        count = os.pwrite(out, rest, at)
+        rest, at = rest[count:], at + count
 
 
 def _clone(source: int, out: int) -> bool:

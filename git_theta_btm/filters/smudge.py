@@ -14,7 +14,7 @@ from ..errors import MissingObject, ObjectError
 from ..layout import Layout, Segment, segments
 from ..manifest import Digest, Manifest, spell
 from ..parallel import WORKERS, keep_freed_memory, map_threads, stream_threads
-from ..source import BLOCK, FileSource, write_all
+from ..source import BLOCK, Data, FileSource, view, write_all
 from ..store import Memory, ObjectStore
 from .verify import Verifier
 
@@ -97,13 +97,13 @@ def _parts(pieces: list[Segment], blobs: Blobs) -> Iterator[Part]:
             yield segment, offset
 
 
-def _decode(part: Part, blobs: Blobs) -> tuple[Segment, bytes | None]:
+def _decode(part: Part, blobs: Blobs) -> tuple[Segment, Data | None]:
     segment, offset = part
     if segment.blob is None:
         return segment, segment.glue
     if segment.blob.digest in blobs.lines:
         with blobs.open(segment.blob.digest) as source:
-            return segment, source.read(offset, min(_PART, segment.size - offset))
+            return segment, view(source, offset, min(_PART, segment.size - offset))
     return segment, blobs.packed.get(segment.blob.digest)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from contextlib import ExitStack
 from hashlib import sha256
 
@@ -11,7 +10,7 @@ from xxhash import xxh3_128
 from ..blobs import MAX_WORK, Blobs
 from ..errors import CorruptObject
 from ..manifest import Blob, Digest, Stored
-from ..source import BLOCK, Source
+from ..source import BLOCK, Source, view
 from ..store import Known, Memory
 from ..tensor import MAX_BYTES
 
@@ -70,21 +69,16 @@ class Verifier:
 
     def _fingerprint(self, source: Source) -> bytes:
         fingerprint = xxh3_128(seed=self._memory.seed)
-        for block in _blocks(source):
+        buffer = memoryview(bytearray(min(BLOCK, source.size)))
+        for offset in range(0, source.size, BLOCK):
+            block = buffer[: source.size - offset]
+            source.readinto(offset, block)
             fingerprint.update(block)
         return fingerprint.digest()
 
 
 def _digest(source: Source) -> str:
-    digest = sha256()
-    for block in _blocks(source, 4 * BLOCK):  # whole chunks: an encoded object decodes no less at a time
-        digest.update(block)
+    digest, step = sha256(), 4 * BLOCK  # whole chunks: an encoded object decodes no less at a time
+    for offset in range(0, source.size, step):
+        digest.update(view(source, offset, min(step, source.size - offset)))
     return digest.hexdigest()
-
-
-def _blocks(source: Source, size: int = BLOCK) -> Iterator[memoryview]:
-    buffer = memoryview(bytearray(min(size, source.size)))
-    for offset in range(0, source.size, size):
-        block = buffer[: min(size, source.size - offset)]
-        source.readinto(offset, block)
-        yield block

@@ -22,7 +22,7 @@ from ..manifest import Blob, Entry, spell
 from ..maths.chance import key
 from ..merges import BUILT_IN, Array, Linear, Measures, Sides, Tile
 from ..planes import TYPES
-from ..source import Source
+from ..source import Data, Source, view
 from ..updates import Span, load
 from ..updates.merge import parameters
 from .inputs import SPAN, Inputs, Models
@@ -185,7 +185,7 @@ class Computation:
         at_once = self.small and not isinstance(self.strategy, Linear)  # most sums look at nothing beforehand
         return _Computed((self.tensor.nbytes, self._width), self._make, self._inputs.forget, at_once=at_once)
 
-    def _make(self, span: Span) -> bytes:
+    def _make(self, span: Span) -> Data:
         if self.recordable:
             return self._repeated(span)
         measures = self.measures
@@ -195,9 +195,9 @@ class Computation:
             for at, tile in self._tiles(start, start + span.count):
                 merged = self._device.numbers(self.strategy.combine(tile, measures))
                 result[at : at + len(merged)] = narrow(merged, self._kind)
-        return result.tobytes()
+        return result.data.cast("B")
 
-    def _repeated(self, span: Span) -> bytes:
+    def _repeated(self, span: Span) -> Data:
         """What the object that records it will be decoded to."""
         candidate = self.candidate
         with self._inputs.open() as sources:
@@ -205,7 +205,7 @@ class Computation:
             bases = [used[blob.digest] for blob in candidate.bases]
             predicted = load(candidate.kind).predict(span, bases, candidate.parameters)
         assert predicted is not None
-        return predicted.tobytes()
+        return predicted.data.cast("B")
 
     def _make_whole(self) -> bytes:
         measures = self.measures
@@ -224,24 +224,25 @@ class _Computed:
     """A source whose bytes are made when they are read; ``done`` is called when its end has been read."""
 
     def __init__(
-        self, size: tuple[int, int], make: Callable[[Span], bytes], done: Callable[[], None], *, at_once: bool
+        self, size: tuple[int, int], make: Callable[[Span], Data], done: Callable[[], None], *, at_once: bool
     ) -> None:
         """``size`` is in bytes, of all and of an element; ``at_once`` whether it is best read in one go."""
         (self.size, self._width), self._make, self._done, self.at_once = size, make, done, at_once
 
     def read(self, offset: int, size: int) -> bytes:
+        return bytes(self.view(offset, size))
+
+    def view(self, offset: int, size: int) -> Data:
         first = offset // self._width * self._width
         last = -(-(offset + size) // self._width) * self._width
-        parts = []
-        for at in range(first, last, SPAN):
-            parts.append(self._make(Span(at, min(SPAN, last - at), self._width)))
+        parts = [self._make(Span(at, min(SPAN, last - at), self._width)) for at in range(first, last, SPAN)]
         if last == self.size:
             self._done()
         data = parts[0] if len(parts) == 1 else b"".join(parts)
         return data[offset - first : offset - first + size] if len(data) != size else data
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
-        buffer[:] = self.read(offset, len(buffer))
+        buffer[:] = self.view(offset, len(buffer))
 
 
 class _Whole:
@@ -270,7 +271,7 @@ class _Whole:
 def _patterns(source: Source, entry: Entry, start: int, stop: int) -> tuple[Any, str]:
     """The bit patterns of some elements, and the type that they are of."""
     width = width_of(entry.tensor)
-    return np.frombuffer(source.read(start * width, (stop - start) * width), TYPES[width]), _real(entry)
+    return np.frombuffer(view(source, start * width, (stop - start) * width), TYPES[width]), _real(entry)
 
 
 def _real(entry: Entry) -> str:

@@ -11,11 +11,11 @@ from typing import Any
 import numpy as np
 
 from ..planes import TYPES, Values
-from ..source import Source
+from ..source import Source, view
 from . import Span
 
 
 def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) -> Values:
     """The same elements of the base."""
     (base,) = bases
-    return np.frombuffer(base.read(span.offset, span.size), TYPES[span.width])
+    return np.frombuffer(view(base, span.offset, span.size), TYPES[span.width])

@@ -14,7 +14,7 @@ from ..errors import CorruptObject
 from ..floats import TILE, narrow, widen
 from ..maths.sums import weighted
 from ..planes import TYPES, Values
-from ..source import Source
+from ..source import Source, view
 from . import Span
 
 
@@ -26,7 +26,7 @@ def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) 
     if len(weights) != len(bases) or not weights:
         raise CorruptObject(f"{len(weights)} weights for {len(bases)} tensors")
     dtype, width = parameters["dtype"], TYPES[span.width]
-    patterns = [np.frombuffer(base.read(span.offset, span.size), width) for base in bases]
+    patterns = [np.frombuffer(view(base, span.offset, span.size), width) for base in bases]
     result = np.empty(span.count, width)
     with np.errstate(over="ignore", invalid="ignore", divide="ignore"):
         for at in range(0, span.count, TILE):

@@ -14,7 +14,7 @@ import numpy as np
 from ..errors import CorruptObject
 from ..floats import Floats, narrow, widen
 from ..planes import TYPES, Values
-from ..source import Source
+from ..source import Source, view
 from . import Span
 
 _MOST_BYTES = 64 << 20  # of a factor: both are read whole for each chunk of the tensor
@@ -45,14 +45,14 @@ def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) 
     top, bottom = start // columns, -(-(start + span.count) // columns)
     if bottom > len(left):
         raise CorruptObject("a low-rank object whose factors are too short")
-    numbers = widen(np.frombuffer(base.read(span.offset, span.size), TYPES[span.width]), dtype)
+    numbers = widen(np.frombuffer(view(base, span.offset, span.size), TYPES[span.width]), dtype)
     product = _product(left[top:bottom], right).ravel()[start - top * columns :][: span.count]
     with np.errstate(over="ignore", invalid="ignore"):
         return narrow(numbers + float.fromhex(parameters["scale"]) * product, dtype)
 
 
 def _matrix(source: Source, dtype: str) -> Floats:
-    return widen(np.frombuffer(source.read(0, source.size), TYPES[_WIDTH[dtype]]), dtype)
+    return widen(np.frombuffer(view(source, 0, source.size), TYPES[_WIDTH[dtype]]), dtype)
 
 
 def _product(left: Floats, right: Floats) -> Floats:

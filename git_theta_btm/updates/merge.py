@@ -15,7 +15,7 @@ from ..errors import CorruptObject, ObjectError, ThetaError, UsageError
 from ..floats import TILE, narrow, widen
 from ..merges import BUILT_IN, Measures, Strategy, Tile, make, spelled
 from ..planes import TYPES, Values
-from ..source import Source
+from ..source import Source, view
 from . import Span
 
 
@@ -36,7 +36,7 @@ def predict(span: Span, bases: Sequence[Source], parameters: Mapping[str, Any]) 
     count = len(bases) - has_base
     if count < 1 or not len(weights) == len(keys) == count or any(len(key) != 16 for key in keys):
         raise CorruptObject(f"{len(weights)} weights and {len(keys)} keys for {count} tensors")
-    patterns = [np.frombuffer(base.read(span.offset, span.size), width) for base in bases]
+    patterns = [np.frombuffer(view(base, span.offset, span.size), width) for base in bases]
     result = np.empty(span.count, width)
     start = span.offset // span.width
     with np.errstate(all="ignore"):
