@@ -2,14 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Mapping
+from dataclasses import dataclass, field
 from hashlib import sha256
 from threading import Lock
 from typing import TYPE_CHECKING
 
 from xxhash import xxh3_128
 
+from ..layout import Range
 from ..manifest import Blob, Digest, Manifest, Stored
 from ..source import BLOCK, Source
 from ..store import Known, Memory, ObjectStore
@@ -31,6 +32,7 @@ class Surroundings:
     recorded: Callable[[Digest], Manifest | None] = lambda _: None  # how a version is stored, if that is settled
     parent: Callable[[], Manifest | None] = lambda: None  # the version before this one
     mode: Callable[[], str] = lambda: "fast"  # "raw": never encode; "fast"; "small": as small as can be
+    hashed: Mapping[Range, Blob] = field(default_factory=dict)  # ranges of the file that have just been hashed
 
 
 def mode_of(word: str) -> str:
@@ -64,14 +66,19 @@ class Identifier:
     def known(self, start: int, end: int) -> Blob | None:
         """The blob of a range, if it is stored already."""
         size = end - start
+        if blob := self._surroundings.hashed.get((start, end)):
+            return self._if_stored(blob)
         if size > BLOCK and not self._memory.sampled(sample(self._source, start, end, self._memory.seed), size):
             return None
         fingerprint = xxh3_128(seed=self._memory.seed)
         for block in self._blocks(start, end):
             fingerprint.update(block)
         digest = self._memory.find(fingerprint.digest(), size)
+        return self._if_stored(Blob(digest, size)) if digest else None
+
+    def _if_stored(self, blob: Blob) -> Blob | None:
         with self._lock:
-            return Blob(digest, size) if digest and self._places.find(digest) is not None else None
+            return blob if self._places.find(blob.digest) is not None else None
 
     def store(self, start: int, end: int, tensor: Tensor | None = None, name: str = "") -> Blob:
         """The blob of a range that is not stored yet; it is afterwards."""

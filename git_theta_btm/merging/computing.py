@@ -64,7 +64,8 @@ class Computation:
         wanted = self.strategy.needs_base or self.strategy.takes_base
         self.has_base = wanted and models.base is not None and step.name in models.base.entries
         places = [*step.tips, *([BASE] if self.has_base else [])]
-        self._inputs = Inputs(models, step.name, places, self._find_statistics())
+        self.statistics = self._find_statistics()
+        self._inputs = Inputs(models, step.name, places, self.statistics)
         self._entries = self._inputs.entries
         self._keys = tuple(key(step.name, entry.digest) for entry in self._entries[: len(step.tips)])
         self._lock = Lock()

@@ -9,17 +9,18 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 
 from .. import formats, pack
 from ..api import Checkpoint
-from ..blobs import MAX_WORK, Blobs
+from ..blobs import MAX_WORK
 from ..errors import ObjectError
 from ..filters.clean import clean
 from ..filters.encode import record
 from ..filters.identify import Surroundings
 from ..filters.verify import Verifier
-from ..layout import Located
-from ..manifest import Digest, Manifest, Stored
+from ..layout import Range
+from ..manifest import Blob, Digest, Manifest, Stored
 from ..merges import Strategy
 from ..parallel import keep_freed_memory, map_threads
 from ..rewrite import rewrite
@@ -27,9 +28,10 @@ from ..source import FileSource, Source
 from ..store import Memory, ObjectStore, get
 from .computing import Computation, Device
 from .inputs import Models
-from .resolve import Step
+from .resolve import BASE, Step
 
 Progress = Callable[[int, int], None]  # bytes of the file done, and in all
+_Read = tuple[Checkpoint, str | None]  # a parameter of a model, or all of it
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,19 +52,17 @@ def produce(models: Models, steps: Sequence[Step], out: int, workshop: Workshop)
     would get different values, and ``ThetaError`` if a strategy has no answer.
     """
     keep_freed_memory()
-    manifests = [model.manifest for model in (*models.tips, *([models.base] if models.base else []))]
-    blobs = _gather(manifests, workshop)
+    everything = [*models.tips, *([models.base] if models.base else [])]
+    _remember(everything, workshop)
     computations = [Computation(step, models, workshop.device) for step in steps if step.choice]
-    _verify(models, steps, computations, (blobs, workshop))
+    _verify(models, steps, computations, workshop)
     new = _merged(models, steps, computations)
     new |= {name: models.source(0, name) for name in _sharing(models.tips[0], new)}
     _write(models.tips[0].file, new, out, workshop)
     source = FileSource(out)
-    if workshop.mode != "raw":
-        located = {item.name: item for item in formats.locate(source)[1]}
-        lasting = [item for item in computations if _pays(item, blobs)]
-        map_threads(lambda item: _record(item, located[item.step.name], source, workshop), lasting)
-    surroundings = Surroundings(parent=lambda: models.tips[0].manifest, mode=lambda: workshop.mode)
+    lasting = [item for item in computations if _pays(item, everything)] if workshop.mode != "raw" else []
+    recorded = _record_all(lasting, source, workshop)
+    surroundings = Surroundings(parent=lambda: models.tips[0].manifest, mode=lambda: workshop.mode, hashed=recorded)
     return clean(source, workshop.store, workshop.memory, surroundings)
 
 
@@ -77,40 +77,46 @@ def _merged(models: Models, steps: Sequence[Step], computations: Sequence[Comput
     return new | {step.name: models.source(step.take, step.name) for step in steps if step.take}
 
 
-def _gather(manifests: Iterable[Manifest], workshop: Workshop) -> Blobs:
-    """All that the models are stored in. What is packed is remembered, so that a new object may be based on it."""
-    lines = frozenset[Stored]().union(*(manifest.objects for manifest in manifests))
-    for stored in lines:
+def _remember(models: Iterable[Checkpoint], workshop: Workshop) -> None:
+    """Remember what is packed, so that a new object may be based on it."""
+    for stored in frozenset[Stored]().union(*(model.manifest.objects for model in models)):
         if stored.kind == "pack":
             with suppress(ObjectError):  # whoever needs it will say so
                 members = pack.loads(get(workshop.store, stored.oid, stored.size))
                 sound = [digest for digest, data in members.items() if Digest.of(data) == digest]
                 workshop.memory.learn_stored((digest, stored) for digest in sound)
-    return Blobs(lines, workshop.store)
 
 
-def _verify(
-    models: Models, steps: Sequence[Step], computations: Sequence[Computation], means: tuple[Blobs, Workshop]
-) -> None:
-    """Compare everything that is about to be read with its digest."""
-    blobs, workshop = means
-    wanted = {blob.digest: blob.size for blob in models.tips[0].manifest.blobs()}
+def _verify(models: Models, steps: Sequence[Step], computations: Sequence[Computation], workshop: Workshop) -> None:
+    """Compare everything that is about to be read with its digest; what several models are stored in, once."""
+    read: list[_Read] = [(models.tips[0], None)]
     for step in steps:
-        for place in step.tips or ([step.take] if step.take else []):
-            _want(models, place, step.name, wanted)
+        read += [(models.at(place), step.name) for place in step.tips or ([step.take] if step.take else [])]
     for item in computations:
-        if item.has_base:
-            _want(models, -1, item.step.name, wanted)
-    verifier = Verifier(blobs, workshop.memory)
-    map_threads(lambda digest: verifier.verify(digest, wanted.get(digest)), blobs.closure(wanted))
+        read += [(models.at(BASE), item.step.name)] if item.has_base else []
+        read += [(model, item.step.name) for model in item.statistics]
+    jobs: dict[tuple[Digest, Stored | None], Callable[[], None]] = {}
+    for model, name in _distinct(read):  # each by its own lines: two ways to a blob may be built on each other
+        verifier, sizes = Verifier(model.blobs, workshop.memory), _sizes(model, name)
+        for digest in model.blobs.closure(sizes):
+            jobs[digest, model.blobs.lines.get(digest)] = partial(verifier.verify, digest, sizes.get(digest))
+    map_threads(lambda job: job(), list(jobs.values()))
 
 
-def _want(models: Models, place: int, name: str, wanted: dict[Digest, int]) -> None:
-    entry = models.at(place).entries[name]
-    if entry.view:
-        wanted.update((blob.digest, blob.size) for blob in models.at(place).manifest.blobs())
-    elif entry.tensor.nbytes:
-        wanted[entry.digest] = entry.tensor.nbytes
+def _distinct(read: Iterable[_Read]) -> Iterable[_Read]:
+    """Each parameter of each model once; the whole model instead of one that is a view into others."""
+    found: dict[tuple[int, str | None], _Read] = {}
+    for model, name in read:
+        what = None if name is None or model.entries[name].view else name
+        found[id(model), what] = model, what
+    return found.values()
+
+
+def _sizes(model: Checkpoint, name: str | None) -> dict[Digest, int]:
+    if name is None:
+        return {blob.digest: blob.size for blob in model.manifest.blobs()}
+    entry = model.entries[name]
+    return {entry.digest: entry.tensor.nbytes} if entry.tensor.nbytes else {}
 
 
 def _survey(computations: Sequence[Computation]) -> None:
@@ -148,14 +154,21 @@ def _write(file: Source, new: dict[str, Source], out: int, workshop: Workshop) -
     rewrite(file, new, out, wrote)
 
 
-def _pays(item: Computation, blobs: Blobs) -> bool:
+def _pays(item: Computation, models: Sequence[Checkpoint]) -> bool:
     """Whether a merged parameter is best stored as its recipe. A small one goes into a pack as it is."""
     if not item.recordable or item.tensor.nbytes == 0 or item.entry.view or item.entry.blob.packed:
         return False
-    work = sum(blobs.work(base.digest) for base in item.candidate.bases)
+    work = sum(max(model.blobs.work(base.digest) for model in models) for base in item.candidate.bases)
     return work < MAX_WORK and len(item.candidate.bases) <= MAX_WORK
 
 
-def _record(item: Computation, place: Located, source: Source, workshop: Workshop) -> None:
-    span = (place.offset, place.end)
-    record(source, span, item.tensor, item.candidate, (workshop.store, workshop.memory))
+def _record_all(items: Sequence[Computation], source: Source, workshop: Workshop) -> dict[Range, Blob]:
+    """Store each of these parameters as its recipe; returns what the ranges of the file are."""
+    located = {item.name: (item.offset, item.end) for item in formats.locate(source)[1]}
+    places = [located[item.step.name] for item in items]
+
+    def store(job: tuple[Computation, Range]) -> Blob:
+        item, place = job
+        return record(source, place, item.tensor, item.candidate, (workshop.store, workshop.memory))
+
+    return dict(zip(places, map_threads(store, list(zip(items, places, strict=True))), strict=True))

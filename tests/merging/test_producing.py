@@ -5,6 +5,7 @@ from __future__ import annotations
 import io
 import os
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -15,8 +16,10 @@ from safetensors.torch import load as load_safetensors
 from safetensors.torch import save as save_safetensors
 
 from git_theta_btm.api import Checkpoint
+from git_theta_btm.blobs import Blobs
 from git_theta_btm.errors import CorruptObject, ThetaError
 from git_theta_btm.filters.clean import clean
+from git_theta_btm.filters.encode import Candidate, Scribe
 from git_theta_btm.filters.smudge import smudge
 from git_theta_btm.floats import narrow, widen
 from git_theta_btm.merging.computing import Device
@@ -255,6 +258,37 @@ def test_an_input_that_is_corrupt(bench: Bench) -> None:
     bench.memory = Forgetful()
     with pytest.raises(CorruptObject, match=digest):
         bench.merge(models, Recipe())
+
+
+def test_models_whose_ways_lead_through_each_other(bench: Bench) -> None:
+    """After a repack of one branch, each of two versions may be stored in terms of the other somewhere."""
+    states = [state(0), state(0)]
+    states[1]["layers.0.weight"] += 2**-10
+    one, two = (bench.model(save_safetensors(item)) for item in states)
+    blobs = [model.entries["layers.0.weight"].blob for model in (one, two)]
+    raw = [states[index]["layers.0.weight"].numpy().tobytes() for index in range(2)]
+    expected = bench.merge([one, two], Recipe()).digest
+    models = []
+    for model, index in ((one, 0), (two, 1)):
+        store = MemoryStore()
+        store.objects[blobs[1 - index].digest] = raw[1 - index]
+        scribe = Scribe(BytesSource(raw[index]), Blobs((), store), store, Forgetful())
+        stored = scribe.write(0, len(raw[index]), 4, Candidate("delta", (blobs[1 - index],))).stored
+        assert stored is not None
+        bench.store.objects[stored.oid] = store.objects[stored.oid]
+        models.append(Checkpoint(replace(model.manifest, objects=(*model.manifest.objects, stored)), bench.store))
+    assert bench.merge(models, Recipe()).digest == expected
+
+
+def test_a_statistic_that_is_corrupt(bench: Bench) -> None:
+    models = [bench.model(save_safetensors(state(seed, rows=256))) for seed in range(4)]
+    steps = plan([model.manifest for model in models[:2]], None, Recipe("fisher"))
+    oid = models[3].entries["layers.1.weight"].digest
+    bench.store.objects[oid] = bytes(len(bench.store.objects[oid]))
+    out, workshop = os.open(bench.path, os.O_RDWR | os.O_CREAT, 0o600), Workshop(bench.store, Forgetful())
+    with pytest.raises(CorruptObject, match=oid):
+        produce(Models((models[0], models[1]), None, (models[2], models[3])), steps, out, workshop)
+    os.close(out)
 
 
 def test_applying_a_change_and_taking_it_back(bench: Bench) -> None:
