@@ -11,6 +11,7 @@ import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
+from ..checkout.replacing import lingering
 from ..checkout.switching import SKIP, STUBS, skips_smudge
 from ..checkout.worktree import Means, materialise
 from ..errors import ThetaError
@@ -154,7 +155,8 @@ def place(repository: Repository, head: str, result: Gathered, merged: Sequence[
     git = repository.git
     before = {model.path: model.oid for model in repository.models()}
     stubs = git.with_environment(**{SKIP: "1"})
-    done = stubs.run(*STUBS, "read-tree", "-m", "-u", head, result.tree, check=False)
+    with lingering(repository.absolute(item.path) for item in merged):
+        done = stubs.run(*STUBS, "read-tree", "-m", "-u", head, result.tree, check=False)
     if done.returncode:
         raise ThetaError(done.stderr.decode(errors="replace").strip().removeprefix("error: "))
     models = [model for model in repository.models() if model.text is not None and before.get(model.path) != model.oid]
