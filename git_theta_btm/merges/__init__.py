@@ -128,6 +128,7 @@ class Strategy:
     one_sided: ClassVar[bool] = False  # what only one of two tips changed is taken from it as it is
     statistics: ClassVar[bool] = False  # it needs a file of statistics for each tip
     idempotent: ClassVar[bool] = True  # of equal tips it makes the same again, so nothing has to be read
+    looks: ClassVar[bool] = True  # it measures what is in the tensors, and not only how many there are
     shares: ClassVar[bool] = False  # weights are shares: of two tips one that holds three experts has three quarters
     least: ClassVar[int] = 1  # tips
     most: ClassVar[int | None] = None

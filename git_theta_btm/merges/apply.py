@@ -16,6 +16,7 @@ from . import Coefficients, Linear, Sides
 class Apply(Linear):
     """Both sides' changes since the base, added up: what cherry-pick, rebase and revert do."""
 
+    looks: ClassVar[bool] = False
     needs_base: ClassVar[bool] = True
     one_sided: ClassVar[bool] = True
     least: ClassVar[int] = 2

@@ -17,6 +17,7 @@ from . import Coefficients, Linear, Sides
 class Average(Linear):
     """The mean of the experts, by their weights, whatever these sum to."""
 
+    looks: ClassVar[bool] = False
     shares: ClassVar[bool] = True
 
     def coefficients(self, sides: Sides) -> Coefficients:

@@ -18,6 +18,7 @@ from . import Coefficients, Linear, Sides, option
 class WeightedSum(Linear):
     """The sum of the models, each times its weight."""
 
+    looks: ClassVar[bool] = False
     shares: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False  # it is, if normalised
 

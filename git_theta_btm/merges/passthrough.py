@@ -12,6 +12,7 @@ from . import Coefficients, Linear, Sides, option
 class Passthrough(Linear):
     """The only model, times a number."""
 
+    looks: ClassVar[bool] = False
     idempotent: ClassVar[bool] = False
     most: ClassVar[int | None] = 1
 

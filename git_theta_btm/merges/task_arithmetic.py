@@ -19,6 +19,7 @@ from . import Coefficients, Linear, Sides, option
 class TaskArithmetic(Linear):
     """The base, with what each model learned since added to it."""
 
+    looks: ClassVar[bool] = False
     needs_base: ClassVar[bool] = True
     idempotent: ClassVar[bool] = False
 

@@ -183,7 +183,7 @@ class Computation:
         """The merged bytes; what is small is measured when it is read. Safe to read from many threads."""
         if self.strategy.whole:
             return _Whole(self.tensor.nbytes, self._make_whole, self._inputs.forget)
-        at_once = self.small and not isinstance(self.strategy, Linear)  # most sums look at nothing beforehand
+        at_once = self.small and self.strategy.looks  # it is held in memory then, and best taken from there whole
         return _Computed((self.tensor.nbytes, self._width), self._make, self._inputs.forget, at_once=at_once)
 
     def _make(self, span: Span) -> Data:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from ..api import Checkpoint
 from ..blobs import Opened
 from ..manifest import Entry
-from ..source import BytesSource, Source
+from ..source import BytesSource, Data, Source, view
 from .resolve import BASE, Rows
 
 SPAN = 4 << 20  # bytes of each model that are read at a time: a chunk of an encoded object is decoded whole
@@ -79,14 +79,25 @@ class _Gathered:
 
     def read(self, offset: int, size: int) -> bytes:
         first, last = offset // self._row, -(-(offset + size) // self._row)
-        data = b"".join(map(self._read_row, range(first, last)))
+        data = b"".join(self._runs(first, last))
         skip = offset - first * self._row
         return data[skip : skip + size]
 
-    def _read_row(self, index: int) -> bytes:
+    def _runs(self, first: int, last: int) -> Iterator[Data]:
+        """Rows that follow each other there too, together: an encoded table decodes a chunk for each read."""
+        start = first
+        for index in range(first, last):
+            ours, at = self._place(index)
+            if index + 1 < last and self._place(index + 1) == (ours, at + 1):
+                continue
+            source, count = self._ours if ours else self._source, index + 1 - start
+            yield view(source, (at + 1 - count) * self._row, count * self._row)
+            start = index + 1
+
+    def _place(self, index: int) -> tuple[bool, int]:
+        """Whether a row is the first tip's own, and its number."""
         place = self._rows.places[index]
-        source, at = (self._ours, index) if place is None else (self._source, place)
-        return source.read(at * self._row, self._row)
+        return place is None, index if place is None else place
 
     def readinto(self, offset: int, buffer: memoryview) -> None:
         buffer[:] = self.read(offset, len(buffer))
