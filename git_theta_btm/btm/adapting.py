@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from ..adapters.naming import Names
 from ..api import Checkpoint
 from ..errors import ThetaError
+from ..git import Git
 from ..manifest import Digest, Entry, Manifest
 from ..source import BytesSource
 from ..store import ObjectStore
@@ -51,6 +52,12 @@ class Adapter:
         }
         changes = named(adapter(f"{ADAPTER}/", self.config, operands).edits, Names(entries))
         return {name: recipe(edit, entries[name].tensor) for name, edit in changes}
+
+
+def beside(git: Git, revision: str) -> bool:
+    """Whether a commit has an adapter, applied or not."""
+    name = f"{revision}:{CONFIG}"
+    return git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False).returncode == 0
 
 
 def unapplied(texts: Mapping[str, bytes], factors: Manifest | None, models: Iterable[Manifest]) -> Adapter | None:

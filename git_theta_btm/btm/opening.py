@@ -22,6 +22,9 @@ from ..readers.archive import members
 from ..repository import Repository, read_stub
 from ..source import BLOCK, FileSource, Part, Source
 from ..store import Forgetful, Writer
+from . import adapting
+from .adapted import Adapted
+from .models import ModelAt
 from .places import WEIGHTS
 
 _ARCHIVES = ("npz", "torch_zip")
@@ -79,10 +82,11 @@ class Opened:
             raise ThetaError(f"{self.word} changed while it was read: nothing was written")
 
 
-def open_model(word: str, stack: ExitStack) -> Opened:
+def open_model(word: str, stack: ExitStack, *, adapted: bool = False) -> Opened:
     """The model in a file, in ``REV:PATH``, or a commit's ``model/model.safetensors``. The stack closes it.
 
-    Raises ``ThetaError`` for a file without tensors that can be located, and ``UsageError`` if there is no such thing.
+    A commit's adapter that is not applied yet is in its model if ``adapted``, and else an error. Raises ``ThetaError``
+    for a file without tensors that can be located, and ``UsageError`` if there is no such thing.
     """
     if os.path.isfile(word):
         stub = read_stub(word)
@@ -92,7 +96,20 @@ def open_model(word: str, stack: ExitStack) -> Opened:
         repository = Repository()
     except ThetaError:
         raise UsageError(f"there is no file {word!r}, and no repository here to look for a commit") from None
-    return _stored(word, api.open(path if colon else WEIGHTS, revision or "HEAD", repository.root or "."))
+    checkpoint = api.open(path if colon else WEIGHTS, revision or "HEAD", repository.root or ".")
+    return _stored(word, checkpoint if colon else _expert(repository, word, checkpoint, adapted=adapted))
+
+
+def _expert(repository: Repository, revision: str, checkpoint: api.Checkpoint, *, adapted: bool) -> api.Checkpoint:
+    """The model of a commit with its adapter in it. Raises ``ThetaError`` if there is one, unless ``adapted``."""
+    if not adapting.beside(repository.git, revision):
+        return checkpoint
+    model = ModelAt(repository, revision)
+    if model.adapter is None:
+        return checkpoint
+    if not adapted:
+        raise adapting.refusal(revision, model.adapter)
+    return Adapted(checkpoint.manifest, repository.store, model.adapter.recipes(model.entries, repository.store))
 
 
 def _stored(word: str, checkpoint: api.Checkpoint) -> Opened:

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shlex
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -14,7 +16,10 @@ from conftest import Repo
 from forest import BLOCK, TEXT, forest, opened, planted  # noqa: F401
 from safetensors.numpy import save_file
 
+from git_theta_btm.btm.cli.average import average
+from git_theta_btm.btm.cli.compare import compare
 from git_theta_btm.btm.cli.evaluate import eval as evaluate
+from git_theta_btm.btm.cli.exporting import export
 from git_theta_btm.btm.data.tokens import load as tokens
 from git_theta_btm.btm.ensembling.ensembles import Ensemble, members
 from git_theta_btm.btm.ensembling.mixing import Job, over
@@ -123,6 +128,51 @@ def _average() -> Any:
     from git_theta_btm.merging.recipe import Recipe
 
     return Recipe(weights=(0.5, 0.5))
+
+
+def test_an_export_has_the_bits_of_an_adapter_that_was_applied(lora: Repo, tmp_path: Path) -> None:
+    run = CliRunner().invoke(export, ["hf", "lora", str(tmp_path / "out")])
+    assert run.exit_code == 0 and "the adapter in the weights" in run.stderr, run.output
+    lora.git("switch", "--quiet", "lora")
+    lora.git("theta", "add", "model/model.safetensors", "--update", "low-rank", "--from", "adapter/")
+    expected = (lora.path / "model/model.safetensors").read_bytes()
+    assert (tmp_path / "out/model.safetensors").read_bytes() == expected
+    assert not [name for name in os.listdir(tmp_path / "out") if name.startswith(("adapter", "tmp"))]
+    lora.git("commit", "--quiet", "-m", "applied")
+    run = CliRunner().invoke(export, ["hf", "lora", str(tmp_path / "again"), "--json"])
+    assert not json.loads(run.stdout)["adapted"]
+    assert (tmp_path / "again/model.safetensors").read_bytes() == expected
+
+
+def test_a_comparison_tells_what_the_adapter_changed(lora: Repo) -> None:
+    run = CliRunner().invoke(compare, ["main", "lora", "--by-parameter", "--json"])
+    assert run.exit_code == 0, run.output
+    rows = {row["name"]: row for row in json.loads(run.stdout)["rows"]}
+    before, after = (ModelAt(opened(lora), name).state() for name in ("main", "lora"))
+    assert {name for name, row in rows.items() if row["differing"]} == {
+        name for name in before if not torch.equal(before[name], after[name])
+    }
+    for name, row in rows.items():
+        assert row["l2"] == pytest.approx((after[name].double() - before[name].double()).norm().item(), rel=1e-9)
+    run = CliRunner().invoke(compare, ["main", "lora:model/model.safetensors", "--json"])
+    assert json.loads(run.stdout)["total"]["differing"] == 0  # a file that was named is that file
+
+
+def test_a_comparison_of_a_broken_model_is_an_error(lora: Repo) -> None:
+    weights = max(lora.manifest("model/model.safetensors", "lora").needs(), key=lambda blob: blob.size)
+    path = Path(lora.store.path(weights.digest))
+    path.chmod(0o644)
+    path.write_bytes(bytes(path.stat().st_size))
+    run = CliRunner().invoke(compare, ["main", "lora"])
+    assert isinstance(run.exception, ThetaError) and "SHA-256" in str(run.exception)
+
+
+def test_an_average_is_refused_as_a_merge_is(lora: Repo, tmp_path: Path) -> None:
+    out = str(tmp_path / "out.safetensors")
+    for words in (["lora", "tales"], ["tales", "sums", "--strategy", "task_arithmetic", "--base", "lora"]):
+        run = CliRunner().invoke(average, [*words, "--out", out])
+        assert isinstance(run.exception, ThetaError) and "lora is an adapter that is not applied" in str(run.exception)
+    assert not os.path.exists(out)
 
 
 def test_an_adapter_that_cannot_be_applied_is_named(lora: Repo) -> None:

@@ -33,7 +33,8 @@ def average(words: tuple[str, ...], *, out: str, layer_weights: str, force: bool
 
     Parameters are matched by name. Weights count as shares of their sum. What is no parameter of the model (arguments,
     optimizer state) is the first file's, and integers have to be the same in all. A revision stands for its
-    model/model.safetensors, REV:PATH for any other. The file appears whole or not at all.
+    model/model.safetensors, REV:PATH for any other; an expert that is an adapter has to be applied first. The file
+    appears whole or not at all.
 
     \b
     Example:

@@ -29,10 +29,11 @@ _HEAD = ("parameters", "numbers changed", "L2", "largest", "relative", "cosine",
 def compare(one: str, other: str, *, by: By, as_csv: bool, as_json: bool) -> None:
     """Show what training changed from model A to model B.
 
-    Each is a checkpoint file, REV:PATH, or a revision with a model/model.safetensors. For each layer: how many of its
-    parameters and of their numbers differ, the norm of the difference, its largest element, that norm relative to A's,
-    and the cosine of the angle between both. All are over parameters that differ: the others are not read. Pairs with
-    a NaN or an infinity are counted as skipped.
+    Each is a checkpoint file, REV:PATH, or a revision with a model/model.safetensors, which has its adapter in it, if
+    there is one that is not applied yet. For each layer: how many of its parameters and of their numbers differ, the
+    norm of the difference, its largest element, that norm relative to A's, and the cosine of the angle between both.
+    All are over parameters that differ: the others are not read. Pairs with a NaN or an infinity are counted as
+    skipped.
 
     \b
     Example:
@@ -43,7 +44,7 @@ def compare(one: str, other: str, *, by: By, as_csv: bool, as_json: bool) -> Non
         raise UsageError("--csv and --json exclude each other")
     meter = Meter("comparing")
     with ExitStack() as stack:
-        sides = [open_model(word, stack) for word in (one, other)]
+        sides = [open_model(word, stack, adapted=True) for word in (one, other)]
         found = measure(sides[0].checkpoint, sides[1].checkpoint, by, meter)
         for side in sides:
             side.check_unchanged()

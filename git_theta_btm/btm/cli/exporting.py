@@ -21,9 +21,9 @@ def export() -> None:
 def hf(words: tuple[str, ...], *, as_json: bool) -> None:
     """Write the model of a commit as a folder that transformers loads.
 
-    Weights, configuration and tokenizer are those of the commit, byte for byte; nothing is checked out. A merge gets
-    its model card, and a model of bytes a tokenizer of bytes. The folder must not exist; it appears whole or not at
-    all. Without a revision it is HEAD.
+    Weights, configuration and tokenizer are those of the commit, byte for byte; nothing is checked out. An adapter that
+    is not applied yet is in the weights, as if it were. A merge gets its model card, and a model of bytes a tokenizer
+    of bytes. The folder must not exist; it appears whole or not at all. Without a revision it is HEAD.
 
     \b
     Example:
@@ -34,6 +34,7 @@ def hf(words: tuple[str, ...], *, as_json: bool) -> None:
     directory = words[-1]
     made = exporting.export(Repository(), words[0] if len(words) == 2 else "HEAD", directory)
     if as_json:
-        dump(commit=made.commit, directory=directory, files=made.files, size=made.size)
+        dump(commit=made.commit, directory=directory, files=made.files, size=made.size, adapted=made.adapted)
         return
-    say(f"{shown(directory)}: {number(len(made.files), 'file')}, {size(made.size)}")
+    more = ", the adapter in the weights" if made.adapted else ""
+    say(f"{shown(directory)}: {number(len(made.files), 'file')}, {size(made.size)}{more}")
