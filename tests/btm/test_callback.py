@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,17 @@ class Numbers(torch.utils.data.Dataset):  # type: ignore[misc, name-defined]
         return {"input_ids": ids, "labels": ids}
 
 
-def train(folder: Path, callback: Any, steps: int = 4) -> Any:
+def network() -> Any:
     torch.set_num_threads(1)
     torch.manual_seed(0)
     config = transformers.GPT2Config(
         vocab_size=50, n_positions=16, n_embd=16, n_layer=1, n_head=1, bos_token_id=1, eos_token_id=1
     )
-    model = transformers.GPT2LMHeadModel(config)
+    return transformers.GPT2LMHeadModel(config)
+
+
+def train(folder: Path, callback: Any, steps: int = 4, model: Any = None) -> Any:
+    model = model or network()
     options = transformers.TrainingArguments(
         output_dir=str(folder), max_steps=steps, save_steps=2, logging_steps=1, use_cpu=True, report_to=[],
         per_device_train_batch_size=4, disable_tqdm=True,
@@ -80,3 +85,38 @@ def test_a_branch_that_is_checked_out(repo: Repo, tmp_path: Path) -> None:
         train(tmp_path / "out", ThetaCallback("main", repository=str(repo.path)))
     with pytest.raises(ThetaError, match="no name for a branch"):
         train(tmp_path / "out", ThetaCallback("a..b", repository=str(repo.path)))
+
+
+@pytest.mark.parametrize("path", ["model", "net"])
+def test_an_adapter_is_bound_to_the_model_of_its_branch(repo: Repo, tmp_path: Path, path: str) -> None:
+    from git_theta_btm.btm.models import ModelAt
+    from git_theta_btm.btm.training.callback import ThetaCallback
+    from git_theta_btm.repository import Repository
+
+    peft = pytest.importorskip("peft")
+    network().save_pretrained(repo.path / path)
+    repo.commit("seed")
+    base = str(repo.manifest(f"{path}/model.safetensors", "HEAD").digest)
+    model = peft.get_peft_model(network(), peft.LoraConfig(task_type="CAUSAL_LM", r=2, fan_in_fan_out=True))
+    callback = ThetaCallback("legal", path, domain="legal", optimizer=False, repository=str(repo.path))
+    train(tmp_path / "out", callback, model=model)
+    assert repo.git("rev-parse", f"legal:{path}") == repo.git("rev-parse", f"main:{path}")  # the model is still there
+    config = json.loads(repo.git("show", "legal:adapter/adapter_config.json"))
+    assert config["theta_base"] == base and config["base_model_name_or_path"] is None
+    assert "theta_base" not in json.loads((tmp_path / "out/checkpoint-4/adapter_config.json").read_text())
+    if path == "model":
+        found = ModelAt(Repository(str(repo.path)), "legal")
+        assert found.adapter and found.digest != ModelAt(Repository(str(repo.path)), "main").digest
+        wanted = model.merge_and_unload().state_dict()
+        assert all(torch.allclose(value, wanted[name], atol=1e-6) for name, value in found.state().items())
+
+
+def test_an_adapter_without_a_model_keeps_the_name_of_its_own(repo: Repo, tmp_path: Path) -> None:
+    from git_theta_btm.btm.training.callback import ThetaCallback
+
+    peft = pytest.importorskip("peft")
+    options = peft.LoraConfig(task_type="CAUSAL_LM", r=2, fan_in_fan_out=True, base_model_name_or_path="some/model")
+    callback = ThetaCallback("legal", optimizer=False, repository=str(repo.path))
+    train(tmp_path / "out", callback, 2, peft.get_peft_model(network(), options))
+    config = json.loads(repo.git("show", "legal:adapter/adapter_config.json"))
+    assert "theta_base" not in config and repo.git("ls-tree", "legal", "model") == ""

@@ -9,17 +9,22 @@ transformers already.
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from transformers import TrainerCallback
 
 from ...errors import ThetaError
 from ...repository import Repository
+from .. import adapting
 from ..experts import Checkpoint
-from ..places import MODEL
+from ..places import ADAPTER, MODEL, TRAINING
 from .committing import Content, Line, commit_of, holder
 from .records import latest, message
-from .restoring import files, place
+from .restoring import base_digests, bind, files
+
+_WEIGHTS = (f"{MODEL}/model", f"{MODEL}/pytorch_model")  # what transformers calls them
 
 
 class ThetaCallback(TrainerCallback):
@@ -28,6 +33,9 @@ class ThetaCallback(TrainerCallback):
     The branch is called like the trainer's output folder unless one is named; a new one begins at HEAD. ``text`` is
     the title of the commits, in which ``{step}`` and ``{domain}`` are filled in. With ``optimizer=False`` the state of
     the training is left out. Files of tensors are tracked from the first commit on.
+
+    Of a model of PEFT the adapter goes to ``adapter/``, bound to the model that ``path`` has when the training begins,
+    which stays as it is.
 
     Raises ``ThetaError`` when the training begins if there is no repository, or the branch is checked out.
     """
@@ -46,6 +54,7 @@ class ThetaCallback(TrainerCallback):
         self.domain, self.optimizer = domain, optimizer
         self.last = ""  # the commit of the last checkpoint
         self._repository = Repository(repository)
+        self._base: list[str] = []  # of an adapter
         self._losses: list[float] = []
 
     def _line(self, args: Any) -> Line:
@@ -61,7 +70,8 @@ class ThetaCallback(TrainerCallback):
     def on_train_begin(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Raise ``ThetaError`` now rather than after hours."""
         if state.is_world_process_zero:
-            self._line(args)
+            line = self._line(args)
+            self._base = base_digests(self._repository, line.tip() or commit_of(line.git, "HEAD"), self.path)
 
     def on_log(self, args: Any, state: Any, control: Any, **kwargs: Any) -> None:
         """Remember the loss."""
@@ -81,12 +91,24 @@ class ThetaCallback(TrainerCallback):
         tokens = int(getattr(state, "num_input_tokens_seen", 0) or 0)
         checkpoint = Checkpoint(self.domain, state.global_step, tokens, seed, loss)
         title = self.message.format(step=state.global_step, domain=self.domain)
-        self.last = line.add(self._content(folder), message(title, checkpoint))
+        with TemporaryDirectory() as directory:
+            self.last = line.add(self._content(folder, directory), message(title, checkpoint))
 
-    def _content(self, folder: str) -> Content:
-        found = {}
-        for path, file in files(folder, training=self.optimizer).items():
-            inside, _, rest = path.partition("/")
-            found[f"{self.path}/{rest}" if inside == MODEL else path] = file
-        state = {str(place(name)).partition("/")[0] for name in ("optimizer.pt", "adapter_config.json")}
-        return Content(found, (self.path, *sorted(state)), track=True)
+    def _content(self, folder: str, directory: str) -> Content:
+        found = files(folder, training=self.optimizer)
+        if adapting.CONFIG in found and not any(path.startswith(_WEIGHTS) for path in found):
+            return self._adapter(found, directory)
+        moved = {self._place(path): file for path, file in found.items()}
+        return Content(moved, (self.path, ADAPTER, TRAINING), track=True)
+
+    def _adapter(self, found: Mapping[str, str], directory: str) -> Content:
+        """An adapter, its configuration written anew in a directory: the trainer's own is left alone."""
+        own = {path: file for path, file in found.items() if not path.startswith(f"{MODEL}/")}
+        if self._base:
+            own[adapting.CONFIG] = os.path.join(directory, os.path.basename(adapting.CONFIG))
+            bind(found[adapting.CONFIG], self._base, own[adapting.CONFIG])
+        return Content(own, (ADAPTER, TRAINING), track=True)
+
+    def _place(self, path: str) -> str:
+        inside, _, rest = path.partition("/")
+        return f"{self.path}/{rest}" if inside == MODEL else path

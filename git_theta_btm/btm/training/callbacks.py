@@ -5,7 +5,6 @@ Nothing imports this module before a training starts.
 
 from __future__ import annotations
 
-import json
 import os
 from typing import Any
 
@@ -17,7 +16,7 @@ from ..data.tokens import load
 from ..evaluating.losses import log_probs
 from ..experts import Checkpoint
 from .requests import Request
-from .restoring import base_digests
+from .restoring import base_digests, bind
 from .saver import Saver
 from .starting import Start
 
@@ -71,21 +70,14 @@ class Keeper(TrainerCallback):
         loss = sum(updates * mean for updates, mean in self._losses) / count if count else None
         tokens = self._tokens + steps * settings.training.batch * settings.text.block
         if self._request.part.lora:
-            self._bind(os.path.join(folder, "adapter_config.json"))
+            path = os.path.join(folder, "adapter_config.json")
+            bind(path, base_digests(self._repository, self._start.commit), path)
         self._saver.save(
             folder,
             Checkpoint(self._request.domain, step, tokens, self._seed, loss),
             {"Balance": self._request.balance, **self._request.part.trailers(), "Eval": self._evaluated(model)},
         )
         self._step, self._tokens, self._losses = step, tokens, []
-
-    def _bind(self, path: str) -> None:
-        """Name the model that the adapter is for, and leave out where its files stood."""
-        with open(path, encoding="utf-8") as file:
-            config = json.load(file)
-        config |= {"theta_base": base_digests(self._repository, self._start.commit), "base_model_name_or_path": None}
-        with open(path, "w", encoding="utf-8") as file:
-            json.dump(config, file, indent=2, sort_keys=True)
 
     def _evaluated(self, model: Any) -> str:
         """The loss of each split that was asked for, ``SPLIT`` of the domain itself or ``DOMAIN:SPLIT``."""

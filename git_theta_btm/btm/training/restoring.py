@@ -6,8 +6,9 @@ that each can be left out.
 
 from __future__ import annotations
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from contextlib import closing
 from fnmatch import fnmatchcase
 
@@ -15,9 +16,8 @@ from ...catalogue import open_catalogue
 from ...filters.smudge import smudge
 from ...manifest import Manifest, is_manifest, loads
 from ...merging.filing import Desk
-from ...repository import Repository
+from ...repository import Repository, read_manifest
 from ...source import write_all
-from ..models import ModelAt
 from ..places import ADAPTER, MODEL, TRAINING
 
 OPTIMIZER = "optimizer.pt"
@@ -92,8 +92,21 @@ def write_durable(path: str, data: bytes) -> None:
     os.replace(temporary, path)
 
 
-def base_digests(repository: Repository, commit: str) -> str | list[str]:
-    """The digest of the model that an adapter is bound to, or those of its files; none of a model without a commit."""
-    shards = ModelAt(repository, commit).shards if commit else {}
-    found = [str(shard.digest) for shard in shards.values()]
-    return found[0] if len(found) == 1 else found
+def base_digests(repository: Repository, commit: str, folder: str = MODEL) -> list[str]:
+    """The digests of the model in a folder of a commit, one for each of its files; none of a model without a commit."""
+    wanted = blobs(repository, commit, f"{folder}/") if commit else {}
+    with repository.git.blobs() as reader:
+        texts = [read_manifest(reader, oid) for path, oid in sorted(wanted.items()) if path.endswith(".safetensors")]
+    return [str(loads(text).digest) for text in texts if text is not None]
+
+
+def bind(path: str, digests: Sequence[str], out: str) -> None:
+    """Write the configuration of an adapter to ``out`` with the model that it is for, and without where that stood."""
+    with open(path, encoding="utf-8") as file:
+        config = json.load(file)
+    name = config.get("base_model_name_or_path")
+    here = not name or os.path.isabs(name) or os.path.isdir(name)
+    config |= {"theta_base": digests[0] if len(digests) == 1 else list(digests)}
+    config |= {"base_model_name_or_path": None if here else name}
+    with open(out, "w", encoding="utf-8") as file:
+        json.dump(config, file, indent=2, sort_keys=True)
