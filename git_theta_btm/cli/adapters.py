@@ -11,7 +11,7 @@ from .weights import weights_option
 
 
 @click.command("merge-adapters")
-@click.argument("folders", nargs=-1, required=True, metavar="DIR...")
+@click.argument("folders", nargs=-1, required=True, metavar="[REV:]DIR...")
 @click.option("--out", required=True, metavar="DIR", help="The adapter to make.")
 @weights_option
 @click.option("--rank", type=click.IntRange(min=1), help="Cut the sum down to this rank.")
@@ -21,14 +21,15 @@ def merge_adapters(
 ) -> None:
     """Merge LoRA adapters into one.
 
-    Each DIR is an adapter as PEFT saves it, with safetensors; so is the new one. What it does is exactly the sum of
-    what they do, each times its weight, which is taken as it is, or 1/N. They may differ in rank, alpha and the modules
-    that they adapt. Its rank is the sum of theirs; with --rank it is cut down to the largest singular values, and the
-    share of the sum's norm that is lost is printed.
+    Each DIR is an adapter as PEFT saves it, with safetensors, or REV:DIR, one in a commit; so is the new one. What it
+    does is exactly the sum of what they do, each times its weight, which is taken as it is, or 1/N. They may differ in
+    rank, alpha and the modules that they adapt. Its rank is the sum of theirs; with --rank it is cut down to the
+    largest singular values, and the share of the sum's norm that is lost is printed.
 
     \b
     Example:
       git theta merge-adapters legal/ medical/ --weights 0.7,0.3 --out both/
+      git theta merge-adapters legal:adapter medical:adapter --out both/
     """
     made = merge(folders, out, weights, rank)
     if as_json:

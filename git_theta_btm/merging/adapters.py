@@ -21,14 +21,18 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from .. import api
 from ..adapters.edits import Operand
-from ..adapters.files import CONFIG, WEIGHTS, Update, read_update
+from ..adapters.files import CONFIG, WEIGHTS, Update, adapter, parse_config, read_update
+from ..care.versions import located
 from ..errors import ThetaError
 from ..floats import Floats, is_float, narrow, widen
 from ..planes import TYPES
 from ..remaking import Content, new_folder, save_safetensors
+from ..repository import Repository
 from ..source import BytesSource
 from ..tensor import DTYPES, Tensor
+from .filing import Desk
 
 _PREFIX, _EMBEDDING = "base_model.model.", "lora_embedding_"
 _ELEMENTS = 1 << 20  # that are computed at a time: 8 MiB
@@ -76,16 +80,18 @@ def merge_adapters(
 ) -> MergedAdapter:
     """Write the sum of the adapters' changes, each times its weight, as an adapter to the new folder ``out``.
 
-    Without weights each has ``1 / N``. With a rank, no module's factors are of a higher one: of the sum the largest
-    singular values are kept. Raises ``ThetaError`` for whatever is more than LoRA factors of the same base.
+    An adapter is a folder, or ``REV:DIR``, one in a commit. Without weights each has ``1 / N``. With a rank, no
+    module's factors are of a higher one: of the sum the largest singular values are kept. Raises ``ThetaError`` for
+    whatever is more than LoRA factors of the same base.
     """
     weights = tuple(weights) or (1.0 / max(1, len(folders)),) * len(folders)
     if len(weights) != len(folders) or not any(weights) or not all(map(isfinite, weights)):
         raise ThetaError(f"{len(folders)} adapters take as many weights, finite and not all of them 0")
     with ExitStack() as stack:
-        updates = [read_update("low-rank", folder, stack) for folder in folders]
+        found = [_read_adapter(folder, stack) for folder in folders]
+        updates = [update for _, update in found]
         parts = _parts(folders, updates, weights)
-        config = _config(folders, updates)
+        config = _config([own for own, _ in found], updates)
         modules = {name: _stacked(found) for name, found in parts.items()}
         if rank is not None:
             modules = {name: _truncated(name, parts[name], module, rank) for name, module in modules.items()}
@@ -96,6 +102,34 @@ def merge_adapters(
 
 
 # -- reading ---------------------------------------------------------------------------------------------------------
+
+
+def _read_adapter(word: str, stack: ExitStack) -> tuple[Mapping[str, Any], Update]:
+    """The configuration and the changes of an adapter on disk, else of one in a commit. Raises ``ThetaError``."""
+    if ":" in word and not os.path.lexists(word):
+        return _committed(*word.split(":", 1))
+    folder = os.path.dirname(word) if os.path.isfile(word) else word
+    update = read_update("low-rank", folder, stack)
+    path = os.path.join(folder, CONFIG)
+    with open(path, "rb") as file:
+        return parse_config(path, file.read()), update
+
+
+def _committed(revision: str, folder: str) -> tuple[Mapping[str, Any], Update]:
+    repository, word = Repository(), f"{revision}:{folder}"
+    name = f"{revision}:{located(repository, os.path.join(folder, CONFIG))}"
+    answer = repository.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
+    if answer.returncode:
+        raise ThetaError(f"{word} has no {CONFIG}: an adapter is a folder that PEFT's save_pretrained wrote")
+    config = parse_config(name, repository.git.blob(answer.stdout.decode().strip()))
+    if config.get("peft_type") != "LORA":
+        raise ThetaError(f"{word} is an adapter of type {config.get('peft_type')!r:.40}, not LORA")
+    found = api.open(os.path.join(folder, WEIGHTS), revision)
+    with Desk(repository) as desk:
+        desk.gather([found.manifest])
+    factors = found.entries.items()
+    operands = {key: Operand(key, entry.tensor, BytesSource(found.raw(key))) for key, entry in factors}
+    return config, adapter(word, config, operands)
 
 
 def _parts(folders: Sequence[str], updates: Sequence[Update], weights: Sequence[float]) -> Parts:
@@ -130,12 +164,8 @@ def _check(module: str, parts: Sequence[_Part]) -> None:
             raise ThetaError(f"{module} is an embedding for one adapter, and none for another")
 
 
-def _config(folders: Sequence[str], updates: Sequence[Update]) -> dict[str, Any]:
+def _config(configs: Sequence[Mapping[str, Any]], updates: Sequence[Update]) -> dict[str, Any]:
     """What the merged adapter says of itself apart from its modules. Raises ``ThetaError`` if there are two bases."""
-    configs = []
-    for folder in folders:
-        with open(os.path.join(folder, CONFIG), "rb") as file:
-            configs.append(json.load(file))
     common = {key: configs[0].get(key) for key in _UNCHANGED if all(c.get(key) == configs[0].get(key) for c in configs)}
     bases = {frozenset(update.bases) for update in updates if update.bases}
     if len({bool(config.get("fan_in_fan_out")) for config in configs}) > 1:

@@ -4,12 +4,17 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from typing import TypeAlias
 
 from ..manifest import Manifest
 from .choosing import Chosen, aligned, part, statistics
+from .factors import check_factors
 from .filing import Question
 from .heads import Head, Trees
 from .recipe import Recipe
+
+Means: TypeAlias = tuple[Recipe, Manifest | None, Head | None]
+Sides: TypeAlias = Sequence[tuple[Head, Manifest]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,21 +31,26 @@ class Setting:
 def ask(trees: Trees, path: str, known: Iterable[str], chosen: Chosen) -> Question:
     """The merge of a file that more than one head has changed; ``known`` are blobs that it may be under another name.
 
-    Raises ``UsageError`` for a recipe that makes no sense, and ``ManifestError`` for a broken manifest.
+    Raises ``UsageError`` for a recipe that makes no sense, ``MergeConflict`` for factors of adapters of which no rule
+    speaks, and ``ManifestError`` for a broken manifest.
     """
     assert chosen.merge
     setting = Setting(chosen.merge.experts, chosen.merge.base, chosen.base, chosen.whole(path))
-    return of_sides(trees, path, setting, list(known))
+    return question(trees, path, *_settled(trees, path, setting, list(known)))
 
 
 def of_sides(trees: Trees, path: str, setting: Setting, known: Sequence[str]) -> Question:
-    """The same from what was settled before."""
+    """The same from what was settled before: what was merged once is not questioned."""
+    return _question(trees, path, *_settled(trees, path, setting, known))
+
+
+def _settled(trees: Trees, path: str, setting: Setting, known: Sequence[str]) -> tuple[Means, Sides]:
     sides = trees.sides(setting.experts, setting.ancestor, path, known)
     oid = trees.before(setting.base, setting.experts, path, known)
     base = trees.manifest(oid) if oid else None
     recipe = part(setting.recipe, [setting.experts.index(side.head) for side in sides])
     ancestor = Head(setting.base, "the base") if base and setting.base else None
-    return question(trees, path, (recipe, base, ancestor), [(side.head, side.manifest) for side in sides])
+    return (recipe, base, ancestor), [(side.head, side.manifest) for side in sides]
 
 
 def based(trees: Trees, path: str, chosen: Chosen, given: Manifest | None) -> tuple[Manifest | None, Head | None]:
@@ -55,13 +65,14 @@ def based(trees: Trees, path: str, chosen: Chosen, given: Manifest | None) -> tu
     return base, Head(chosen.base, "the base") if base and chosen.base else None
 
 
-def question(
-    trees: Trees,
-    path: str,
-    means: tuple[Recipe, Manifest | None, Head | None],
-    sides: Sequence[tuple[Head, Manifest]],
-) -> Question:
+def question(trees: Trees, path: str, means: Means, sides: Sides) -> Question:
     """The same from what each head has, and with what they are merged: the recipe, the base, and where that is."""
+    found = _question(trees, path, means, sides)
+    check_factors(trees, found, [head for head, _ in sides])
+    return found
+
+
+def _question(trees: Trees, path: str, means: Means, sides: Sides) -> Question:
     recipe, base, ancestor = means
     heads, tips = [head for head, _ in sides], tuple(manifest for _, manifest in sides)
     found = aligned(trees, recipe, [*heads, *([ancestor] if ancestor else [])], [*tips, *([base] if ancestor else [])])

@@ -9,9 +9,10 @@ from functools import cached_property
 from ..errors import MergeConflict, UsageError
 from ..git import Git
 from ..manifest import Manifest, spell
-from . import trailers
+from . import pending, trailers
 from .configured import general, settings
 from .drafts import Draft, resolve
+from .factors import check_bound
 from .heads import Head, Merge, Trees, changes_a_model, commit_of
 from .reading import from_pairs
 from .recipe import Recipe
@@ -76,7 +77,12 @@ class Chosen:
 
 
 def choose(git: Git, merge: Merge | None, pairs: Iterable[tuple[str, str]]) -> Chosen:
-    """What options, as ``-X`` has them, and git's configuration say. Raises ``UsageError``."""
+    """What options, as ``-X`` has them, and git's configuration say.
+
+    Raises ``UsageError``, and ``MergeConflict`` if a merge that begins would leave an expert's adapter behind.
+    """
+    if merge and not pending.merging(git):
+        check_bound(git, merge)
     pairs = list(pairs)
     own = {key: value for key, value in pairs if key in _OWN}
     draft = from_pairs(pair for pair in pairs if pair[0] not in _OWN)
