@@ -10,25 +10,21 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from importlib import import_module
+from threading import Thread
 
+from ..checkout.assembling import Version
 from ..checkout.replacing import lingering
 from ..checkout.switching import SKIP, STUBS, skips_smudge
 from ..checkout.worktree import Means, materialise
 from ..errors import ThetaError
 from ..git import Git
 from ..gitdir import is_set
-from ..manifest import loads
 from ..repository import ModelFile, Repository
-from . import driver, pending
-from .asking import ask
-from .choosing import Chosen, choose
-from .computing import Device
-from .filing import Desk, Merged
-from .gathering import Gathered, Unmerged, gather, merge_trees, split
-from .globs import warnings
-from .heads import Head, Merge, Trees
+from . import driver
+from .gathering import Gathered, Unmerged, gather, merge_trees
+from .heads import Head, Merge
 from .program import command
-from .records import together
 from .renaming import scratch
 
 USAGE = "usage: git merge -s theta [-X KEY=VALUE]... COMMIT..."
@@ -95,40 +91,15 @@ def run(repository: Repository, call: Call) -> int:
 def _merge(repository: Repository, call: Call) -> int:
     remotes = [Head(commit, os.environ.get(f"GITHEAD_{commit}", commit[:12])) for commit in call.remotes]
     merge = Merge(repository, remotes, call.bases)
-    chosen = choose(repository.git, merge, call.options)
+    heavy = f"{__package__}.mixing"  # NumPy and all that computes takes as long to import as git to gather
+    Thread(target=import_module, args=(heavy,), daemon=True).start()
     gathered = gather(repository.git, [merge.ours.commit, *call.remotes], command("gather"))
-    with Desk(repository, Device(chosen.device)) as desk:
-        merged = merge_all(repository, merge, gathered, (chosen, desk))
-        written = [_written(repository.git, gathered.tree, item) for item in merged]
-        tree = with_models(repository.git, gathered.tree, written)
-        if merged:
-            record = together({item.path: chosen.record(item.path) for item in merged})
-            blobs = {stage.path: stage.oid for stage in written}
-            pending.write(repository.git, record, [merge.ours.commit, *call.remotes], blobs)
-        return place(repository, call.head, replace(gathered, tree=tree), merged)
+    from .mixing import mixed
 
-
-def merge_all(repository: Repository, merge: Merge, gathered: Gathered, means: tuple[Chosen, Desk]) -> list[Merged]:
-    """Every model that more than one head changed, merged. All are planned before the first one is computed."""
-    chosen, desk = means
-    with repository.git.blobs() as blobs:
-        trees = Trees(repository.git, blobs)
-        changed = [(found.path, *split(text)) for found, text in trees.changed(merge.ours.commit, gathered.tree)]
-        questions = [ask(trees, path, known, chosen) for path, _, known in changed if known]
-    models = [
-        *(tip for question in questions for tip in question.tips),
-        *(loads(text) for _, text, known in changed if not known),
-    ]
-    for line in warnings(chosen.draft, models):
-        driver.say(f"warning: {line}")
-    return desk.merge_all(questions)
-
-
-def _written(git: Git, tree: str, merged: Merged) -> Unmerged:
-    """The row of a merged model in the index; its manifest is in git's store then."""
-    oid = git.run("hash-object", "-w", "--stdin", stdin=merged.manifest.dumps()).stdout.decode().strip()
-    mode = git.fields("ls-tree", "-z", tree, "--", f":(literal){merged.path}")[0].split()[0]
-    return Unmerged(mode, oid, "0", merged.path)
+    with mixed(repository, merge, gathered.tree, call.options) as models:
+        tree = with_models(repository.git, gathered.tree, [model.row for model in models])
+        versions = {model.row.path: version for model in models if (version := model.merged.version())}
+        return place(repository, call.head, replace(gathered, tree=tree), versions)
 
 
 def with_models(git: Git, tree: str, models: Sequence[Unmerged]) -> str:
@@ -147,15 +118,16 @@ def stage(git: Git, rows: Sequence[Unmerged]) -> None:
     git.run("update-index", "-z", "--index-info", stdin=os.fsencode("".join(lines)))
 
 
-def place(repository: Repository, head: str, result: Gathered, merged: Sequence[Merged]) -> int:
-    """Bring index and worktree from ``head`` to the result, models written out of band, and conflicts into the index.
+def place(repository: Repository, head: str, result: Gathered, merged: dict[str, Version]) -> int:
+    """Bring index and worktree from ``head`` to the result, models written out of band or, if they are ``merged``,
+    linked, and conflicts into the index.
 
     Raises ``ThetaError`` if git refuses, as it does to overwrite what is not committed.
     """
     git = repository.git
     before = {model.path: model.oid for model in repository.models()}
     stubs = git.with_environment(**{SKIP: "1"})
-    with lingering(repository.absolute(item.path) for item in merged):
+    with lingering(map(repository.absolute, merged)):
         done = stubs.run(*STUBS, "read-tree", "-m", "-u", head, result.tree, check=False)
     if done.returncode:
         raise ThetaError(done.stderr.decode(errors="replace").strip().removeprefix("error: "))
@@ -171,9 +143,8 @@ def place(repository: Repository, head: str, result: Gathered, merged: Sequence[
     return 1
 
 
-def _write(repository: Repository, models: Sequence[ModelFile], merged: Sequence[Merged]) -> None:
-    old = {item.path: version for item in merged if (version := item.version())}
-    for outcome in materialise(repository, models, Means(old)):
+def _write(repository: Repository, models: Sequence[ModelFile], merged: dict[str, Version]) -> None:
+    for outcome in materialise(repository, models, Means(merged)):
         if outcome.problem:
             driver.say(f"theta: {outcome.path}: {outcome.problem}; left as a stub: 'git theta pull' tries again")
 
@@ -191,7 +162,7 @@ def _pick(repository: Repository, call: Call) -> int:
     ours, theirs = (
         git.text("commit-tree", f"{name}^{{tree}}", *since, "-m", "side") for name in (call.head, *call.remotes)
     )
-    return place(repository, call.head, merge_trees(git, ours, theirs, command("pick")), [])
+    return place(repository, call.head, merge_trees(git, ours, theirs, command("pick")), {})
 
 
 if __name__ == "__main__":
