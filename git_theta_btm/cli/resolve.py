@@ -12,9 +12,10 @@ from ..merging.byhand import laid_out, lay_out, take
 from ..merging.consulting import consult
 from ..merging.filing import Desk, Merged, Question
 from ..merging.launching import placed
+from ..merging.outright import remember
 from ..merging.unmerged import Conflict, Stages, changed, conflict, settle, unmerged, whole
 from ..repository import Repository
-from .console import number, say, shown
+from .console import number, printable, say, shown
 from .person import person
 from .recipes import Pairs, recipe_options
 
@@ -42,6 +43,7 @@ def resolve(  # noqa: PLR0913 - one for each option
     For models that git has left unmerged: all of them, or those at PATH. Without options they are merged as it is
     configured; with --strategy, --rule and the other options of 'git theta merge' as these say. The result is written
     to the worktree and staged; commit it, or go on with the rebase, as ever. Either all files are resolved, or none.
+    A merge's message says how, whichever way that is, for 'git theta verify'.
 
     With --manual the versions are written beside each file, as model.ours.pt, model.theirs.pt and model.base.pt. Make
     what you want of them, put it in the place of model.pt, and run the command again: that stages the file, and removes
@@ -67,12 +69,19 @@ def resolve(  # noqa: PLR0913 - one for each option
         raise ThetaError(f"{spell(busy[0].path)} was changed since git left it in the worktree: {way}")
     with Desk(repository) as desk:
         if side:
-            return _end(repository, [(item, whole(item, side)) for item in items], None)
+            code = _end(repository, [(item, whole(item, side)) for item in items])
+            _note(repository, items, side)
+            return code
         found = conflict(repository, [placed(repository, *pair) for pair in pairs])
         if interactive:
             found = _asked(repository, found, items, desk)
-        merged = desk.merge_all([found.question(item) for item in items])
-        return _end(repository, list(zip(items, merged, strict=True)), found)
+        results = list(zip(items, desk.merge_all([found.question(item) for item in items]), strict=True))
+        code = _end(repository, results)
+        if found.chosen is None:
+            _note(repository, items)
+        for _, merged in results:
+            found.remember(merged)
+        return code
 
 
 def _asked(repository: Repository, found: Conflict, items: Sequence[Stages], desk: Desk) -> Conflict:
@@ -82,11 +91,16 @@ def _asked(repository: Repository, found: Conflict, items: Sequence[Stages], des
     return conflict(repository, [*found.pairs, *(("rule", text) for text in rules)])
 
 
-def _end(repository: Repository, results: Sequence[tuple[Stages, Merged]], found: Conflict | None) -> int:
+def _note(repository: Repository, items: Sequence[Stages], side: str | None = None) -> None:
+    """Record how files were resolved; that it fails is no reason to leave a conflict."""
+    try:
+        remember(repository, items, side)
+    except ThetaError as error:
+        say(f"theta: the commit will not say how: {printable(str(error))}")
+
+
+def _end(repository: Repository, results: Sequence[tuple[Stages, Merged]]) -> int:
     outcomes = settle(repository, results)
-    if found:
-        for _, merged in results:
-            found.remember(merged)
     for outcome in outcomes:
         if outcome.problem:
             say(f"theta: {shown(outcome.path)}: {outcome.problem}; left as a stub: 'git theta pull' tries again")
@@ -104,6 +118,7 @@ def _by_hand(repository: Repository, items: Sequence[Stages], result: str | None
     for item in ready:
         for path in take(repository, item, result):
             say(f"theta: {shown(repository.relative(path))} was changed: it is left there")
+        _note(repository, [item])
         say(f"{shown(repository.relative(item.path))}: resolved by hand")
     for path in written:
         say(f"{shown(repository.relative(path))}: written")

@@ -22,13 +22,13 @@ def _path(git: Git, name: str) -> str:
 def write(git: Git, record: Record, heads: Sequence[str], blobs: Mapping[str, str]) -> None:
     """Keep the record of a merge of these commits, HEAD first, beside what is kept of other files of the same merge.
 
-    ``blobs`` are the manifests that it made, by their paths: what is kept of a file is true as long as that is to be
+    ``blobs`` are the manifests that it staged, by their paths: what is kept of a file is true as long as that is to be
     committed.
     """
     kept = _read(git)
     files = _files(kept) if kept.get("heads") == list(heads) else {}  # a driver is run once for each file
     for path, oid in blobs.items():
-        files[path] = {"blob": oid, "trailers": trailers.dumps(Record(record.of(path), record.experts, record.base))}
+        files[path] = {"blob": oid, "trailers": trailers.dumps(record.only(path))}
     temporary = f"{_path(git, _NAME)}.{os.getpid()}"
     with open(temporary, "w", encoding="utf-8", errors="surrogateescape") as file:
         json.dump({"heads": list(heads), "files": files}, file)

@@ -8,6 +8,8 @@ from dataclasses import dataclass, field, fields, replace
 from ..merges import make, spelled
 from .recipe import Gradient, Recipe
 
+NONE = "none"  # in the place of a strategy: no file was merged by one
+
 
 @dataclass(frozen=True, slots=True)
 class Expert:
@@ -19,24 +21,53 @@ class Expert:
 
 
 @dataclass(frozen=True, slots=True)
+class Taken:
+    """A file that was not merged, but is as this commit has it."""
+
+    commit: str
+
+
+@dataclass(frozen=True, slots=True)
+class ByHand:
+    """A file that a person made, in a way that nothing can repeat: the digest of its manifest."""
+
+    digest: str
+
+
+@dataclass(frozen=True, slots=True)
 class Record:
     """What was merged, and how. A recipe has one weight for each expert, and its options as texts or gradients.
 
-    ``files`` are those that another recipe is for, by their paths.
+    ``files`` are those that another recipe is for, by their paths, and ``bases`` what the base of some of these is
+    instead. ``whole`` are those that no recipe is for; where it is for none at all, its strategy is ``NONE``.
     """
 
     recipe: Recipe
     experts: tuple[Expert, ...]
     base: str | None = None
     files: Mapping[str, Recipe] = field(default_factory=dict)
+    bases: Mapping[str, str | None] = field(default_factory=dict)
+    whole: Mapping[str, Taken | ByHand] = field(default_factory=dict)
 
     def of(self, path: str) -> Recipe:
         """How the file at a path was merged."""
         return self.files.get(path, self.recipe)
 
+    def base_of(self, path: str) -> str | None:
+        """The base that the file at a path was merged with."""
+        return self.bases.get(path, self.base)
+
+    def only(self, path: str) -> Record:
+        """The record of the file at a path alone."""
+        whole = {path: self.whole[path]} if path in self.whole else {}
+        return Record(self.of(path), self.experts, self.base_of(path), whole=whole)
+
     @property
     def mass(self) -> float:
-        """How many experts the merge holds."""
+        """How many experts the merge holds: of one that only took files of a single commit, those of that one."""
+        sources = {item.commit if isinstance(item, Taken) else "" for item in self.whole.values()}
+        if self.recipe.strategy == NONE and len(sources) == 1 and "" not in sources:
+            return {expert.commit: expert.mass for expert in self.experts}.get(sources.pop(), 1.0)
         return sum(expert.mass for expert in self.experts)
 
 
@@ -96,16 +127,29 @@ def written(value: object) -> str:
 
 
 def together(files: Mapping[str, Record]) -> Record:
-    """One record of what several files of one merge were made of: the recipe of most of them is that of all but some.
+    """One record of what several files of one merge were made of: the recipe of most of them is that of all but some,
+    and so is its base.
 
     Of recipes for as many the one of the first path is meant, and the experts have the names that they have there.
     """
-    distinct: list[tuple[Recipe, list[str]]] = []
-    for path in sorted(files):
-        found = next((paths for recipe, paths in distinct if recipe == files[path].recipe), None)
-        if found is None:
-            distinct.append((files[path].recipe, found := []))
-        found.append(path)
-    most, same = max(distinct, key=lambda item: len(item[1]))
-    others = {path: files[path].recipe for path in sorted(files) if path not in same}
-    return replace(files[min(files)], recipe=most, files=others)
+    whole = {path: found.whole[name] for path, found in sorted(files.items()) for name in found.whole}
+    merged = {path: found for path, found in sorted(files.items()) if not found.whole}
+    if not merged:
+        return replace(files[min(files)], whole=whole)
+    distinct: list[tuple[Recipe, str | None, list[str]]] = []
+    for path, found in merged.items():
+        how = found.recipe, found.base
+        same = next((paths for recipe, base, paths in distinct if (recipe, base) == how), None)
+        if same is None:
+            distinct.append((*how, same := []))
+        same.append(path)
+    most, base, same = max(distinct, key=lambda item: len(item[2]))
+    others = {path: found for path, found in merged.items() if path not in same}
+    return Record(
+        most,
+        next(iter(merged.values())).experts,
+        base,
+        {path: found.recipe for path, found in others.items()},
+        {path: found.base for path, found in others.items() if found.base != base},
+        whole,
+    )

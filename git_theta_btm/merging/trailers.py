@@ -19,6 +19,14 @@ base is what it is for all:
     Theta-File: adapter.safetensors ties density=0.2 ... missing=error vocabulary=strict weights=1.0,1.0
     Theta-File-Rule: adapter.safetensors '*.norm.*' average
     Theta-File-Exclude: adapter.safetensors 'optimizer*'
+
+A file that one commit's version took the place of is named with that commit, and one that a person made with the digest
+of its manifest. No recipe is for these; where all are such, the strategy is ``none``. A record with such files, or with
+one that was merged from another base, is of version 3:
+
+    Theta-File: adapter.safetensors ties density=0.2 ... missing=error vocabulary=strict base=07f4c1...
+    Theta-File-Taken: model.safetensors 9d02aa...
+    Theta-File-Manual: head.safetensors 1f3b90...
 """
 
 from __future__ import annotations
@@ -26,7 +34,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import AnyStr, TypeAlias, cast
 
 from ..errors import ThetaError, UsageError
@@ -34,15 +42,17 @@ from .drafts import MISSING, VOCABULARY
 from .messages import insert, lines_from
 from .reading import option, scalar
 from .recipe import EXCLUDED, Gradient, Missing, Recipe, Rule, Scalar, Vocabulary
-from .records import Expert, Record, record, written
+from .records import ByHand, Expert, Record, Taken, record, written
 
 __all__ = ["Expert", "Record", "append", "dumps", "loads", "record"]
 
 _OF_FILE = {"Merge": "File", "Rule": "File-Rule", "Exclude": "File-Exclude"}
-_OURS = ("Merge", "Rule", "Exclude", *_OF_FILE.values(), "Expert", "Base", "Version")
+_WHOLE = ("File-Taken", "File-Manual")
+_OURS = ("Merge", "Rule", "Exclude", *_OF_FILE.values(), *_WHOLE, "Expert", "Base", "Version")
 _LINE = re.compile(rf"Theta-({'|'.join(_OURS)})[ \t]*:(.*)")
 _FIRST = re.compile(r"Theta-Merge[ \t]*:")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
+_DIGEST = re.compile(r"[0-9a-f]{64}")
 _FILES = ("statistics", "tokenizer")  # paths in the trees of the experts
 _JSON = "json:"
 
@@ -62,19 +72,25 @@ def dumps(merge: Record) -> list[str]:
     lines = _how(recipe)
     for path, other in sorted(merge.files.items()):
         more = [] if other.weights == recipe.weights else [f"weights={written(other.weights)}"]
+        more += [f"base={merge.bases[path] or ''}"] if path in merge.bases else []
         lines += [(_OF_FILE[key], [path, *words]) for key, words in _how(other, more)]
     for expert, weight in zip(merge.experts, recipe.weights, strict=True):
         mass = [] if expert.mass == 1 else [f"mass={expert.mass!r}"]
         lines.append(("Expert", [expert.commit, written(weight), expert.name, *mass]))
     if merge.base:
         lines.append(("Base", [merge.base]))
-    lines.append(("Version", [_version(merge.files)]))
+    lines += [_whole(path, item) for path, item in sorted(merge.whole.items())]
+    lines.append(("Version", [_version(merge.files, merge.bases or merge.whole)]))
     return [" ".join([f"Theta-{key}:", *map(_quoted, words)]) for key, words in lines]
 
 
-def _version(files: Mapping[str, object]) -> str:
-    """What reads version 1 alone would take all files for merged in one way."""
-    return "2" if files else "1"
+def _version(files: Collection[object], more: Collection[object]) -> str:
+    """What reads version 1 alone would take all files for merged in one way, and 2, all for merged from one base."""
+    return "3" if more else "2" if files else "1"
+
+
+def _whole(path: str, item: Taken | ByHand) -> tuple[str, list[str]]:
+    return ("File-Taken", [path, item.commit]) if isinstance(item, Taken) else ("File-Manual", [path, item.digest])
 
 
 def _how(recipe: Recipe, more: Sequence[str] = ()) -> list[tuple[str, list[str]]]:
@@ -146,7 +162,8 @@ class _Reader:
             self._lines[key].append(words)
 
     def record(self) -> Record:
-        if (self._only("Version") or [""])[0] != _version(self._by_path("File")):
+        files, bases, whole = self._by_path("File"), self._bases(), self._whole()
+        if (self._only("Version") or [""])[0] != _version(files, bases or whole):
             raise ThetaError("the commit's message records a merge of another version: update git-theta")
         experts = [self._expert(words) for words in self._lines["Expert"]]
         weights = tuple(weight for _, weight in experts)
@@ -156,13 +173,16 @@ class _Reader:
             tuple(expert for expert, _ in experts),
             self._commit("Base", base) if base else None,
             self._files(weights),
+            bases,
+            whole,
         )
 
     def _recipe(self, key: str, lines: _Lines, weights: tuple[Scalar, ...]) -> Recipe:
         (strategy, *words), rules, exclude = lines
         split = [word.partition("=") for word in words]
         files = {name: value for name, _, value in split if name in _FILES}
-        options = self._options(key, ["".join(parts) for parts in split if parts[0] not in _FILES])
+        besides = (*_FILES, "base") if key == "File" else _FILES
+        options = self._options(key, ["".join(parts) for parts in split if parts[0] not in besides])
         return Recipe(
             strategy=strategy,
             missing=cast(Missing, self._choice(key, options, "missing", MISSING)),
@@ -186,6 +206,26 @@ class _Reader:
         for path, recipe in found.items():
             if len(recipe.weights) != len(weights):
                 raise _broken("File", path)
+        return found
+
+    def _bases(self) -> dict[str, str | None]:
+        """The bases of files that have their own."""
+        found = {}
+        for path, lines in self._by_path("File").items():
+            for word in (word for words in lines for word in words if word.startswith("base=")):
+                commit = word.removeprefix("base=")
+                found[path] = self._commit("File", [commit]) if commit else None
+        return found
+
+    def _whole(self) -> dict[str, Taken | ByHand]:
+        """The files that no recipe is for."""
+        found: dict[str, Taken | ByHand] = {}
+        for key in _WHOLE:
+            for path, lines in self._by_path(key).items():
+                ((name, *others), *more) = lines
+                if others or more or path in found or self._by_path("File").get(path):
+                    raise _broken(key, path)
+                found[path] = Taken(self._commit(key, [name])) if key == "File-Taken" else ByHand(self._digest(name))
         return found
 
     def _by_path(self, key: str) -> dict[str, list[list[str]]]:
@@ -243,6 +283,11 @@ class _Reader:
         if len(words) != 1 or not _COMMIT.fullmatch(words[0]):
             raise _broken(key, " ".join(words))
         return words[0]
+
+    def _digest(self, text: str) -> str:
+        if not _DIGEST.fullmatch(text):
+            raise _broken("File-Manual", text)
+        return text
 
     def _scalar(self, key: str, text: str) -> Scalar:
         found = scalar(text)

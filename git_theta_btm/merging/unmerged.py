@@ -14,6 +14,7 @@ from ..checkout.worktree import Means, Outcome, materialise
 from ..errors import ThetaError
 from ..git import Git
 from ..manifest import Manifest, loads, spell
+from ..remotes.hooks import MESSAGE, state
 from ..repository import Repository, read_manifest
 from . import pending
 from .asking import based
@@ -108,7 +109,7 @@ class Conflict:
             return
         git = self.repository.git
         pending.write(git, self.chosen.record(merged.path), self.heads, {merged.path: _blob(git, merged)})
-        finish(git)
+        announce(git)
 
 
 def conflict(repository: Repository, pairs: Pairs) -> Conflict:
@@ -116,15 +117,32 @@ def conflict(repository: Repository, pairs: Pairs) -> Conflict:
 
     Raises ``UsageError`` for options that make no sense.
     """
+    found = going_on(repository)
+    if found is None or len(found[0].remotes) != 1:
+        said = {key for key, _ in pairs} & {"strategy", "method", "recipe"}
+        picks = [] if said or not pairs or found else [("strategy", "apply")]
+        return Conflict(repository, None, (), [*picks, *pairs] or ([("strategy", "average")] if found else []))
+    merge, _ = found
+    return Conflict(
+        repository, choose(repository.git, merge, pairs), (merge.ours.commit, merge.remotes[0].commit), pairs
+    )
+
+
+def going_on(repository: Repository) -> tuple[Merge, list[str]] | None:
+    """The merge that waits for its commit, and all of its best common ancestors; None outside of one."""
     git = repository.git
     commits = pending.merging(git)
-    if len(commits) != 1:
-        said = {key for key, _ in pairs} & {"strategy", "method", "recipe"}
-        picks = [] if said or not pairs or commits else [("strategy", "apply")]
-        return Conflict(repository, None, (), [*picks, *pairs] or ([("strategy", "average")] if commits else []))
-    bases = git.run("merge-base", "--all", "HEAD", commits[0], check=False).stdout.decode().split()
-    merge = Merge(repository, [Head(commits[0], _name(git, commits[0]))], bases)
-    return Conflict(repository, choose(git, merge, pairs), (merge.ours.commit, *commits), pairs)
+    if not commits:
+        return None
+    option = "--all" if len(commits) == 1 else "--octopus"
+    bases = git.run("merge-base", option, "HEAD", *commits, check=False).stdout.decode().split()
+    return Merge(repository, [Head(commit, _name(git, commit)) for commit in commits], bases), bases
+
+
+def announce(git: Git) -> None:
+    """Have what is kept of a merge in its message, where no hook puts it there: that one knows what is committed."""
+    if state(git, MESSAGE) != "installed":
+        finish(git)
 
 
 def _name(git: Git, commit: str) -> str:

@@ -10,7 +10,8 @@ from tempfile import TemporaryFile
 
 from .. import formats
 from ..api import Checkpoint
-from ..errors import MissingObject, ThetaError
+from ..errors import MergeConflict, MissingObject, ThetaError
+from ..filters.smudge import smudge
 from ..floats import MANTISSA
 from ..manifest import Entry, Manifest, spell
 from ..repository import Repository
@@ -25,9 +26,10 @@ from .filing import Desk, Question
 from .heads import Head, Side, Trees, commit_of, common_ancestor
 from .metering import Meter
 from .producing import Workshop, produce
-from .records import Expert, Record
+from .records import NONE, Expert, Record, Taken
 from .resolve import Step
 
+_UNSAID = "how its conflict was resolved is not recorded"
 _COARSE = 2  # bits below the exponent of the coarsest type of numbers
 _LEAST = 1e-9  # relative: what a matrix library may be off by in float64, whatever its build
 
@@ -43,12 +45,17 @@ class Difference:
 
 @dataclass(frozen=True, slots=True)
 class Verified:
-    """A model of the merge: how many parameters were computed, and which of these only agree within a tolerance."""
+    """A model of the merge: how many parameters were computed, and which of these only agree within a tolerance.
+
+    One that was not merged is of the commit that it was ``taken`` from, or was made ``by_hand``: nothing repeats that.
+    """
 
     path: str
     parameters: int
     computed: int
     tolerated: tuple[str, ...] = ()
+    taken: str = ""
+    by_hand: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -79,8 +86,11 @@ def verify(repository: Repository, revision: str) -> Report:
     with repository.git.blobs() as blobs, Desk(repository) as desk:
         trees = Trees(repository.git, blobs)
         check = _Check(repository, desk, trees, (commit, record))
-        for path, oid in trees.models(commit).items():
+        models = trees.models(commit)
+        for path, oid in models.items():
             check.model(path, oid)
+        for path in sorted(record.whole.keys() - models.keys()):
+            check.differs(path, "", "it is recorded, and not in the commit")
     return Report(commit, record, tuple(check.verified), tuple(check.differences))
 
 
@@ -92,6 +102,7 @@ class _Check:
         parents = repository.git.text("rev-list", "--parents", "--max-count=1", self._commit).split()[1:]
         heads = list(dict.fromkeys([*parents, *(head.commit for head in self._experts)]))  # a squash has one parent
         ancestor = common_ancestor(repository.git, heads) if len(heads) > 1 else None
+        self._heads = heads
         self._record = record
         self._setting = Setting(self._experts, ancestor, record.base, record.recipe)
         self._moved = self._elsewhere()
@@ -108,24 +119,36 @@ class _Check:
 
     def model(self, path: str, oid: str) -> None:
         """Compare one model of the merge."""
+        try:
+            self._model(path, oid)
+        except MissingObject:
+            raise
+        except ThetaError as error:
+            unsaid = isinstance(error, MergeConflict) and path not in self._record.files
+            problem = str(error).removeprefix(f"{spell(path)}: ")
+            self.differs(path, "", f"{_UNSAID}, and the way of the others is none: {problem}" if unsaid else problem)
+
+    def _model(self, path: str, oid: str) -> None:
         actual = self._trees.manifest(oid)
         assert actual
         known = [other for other, manifest in self._moved if _shape(manifest) == _shape(actual)]
         sides = self._trees.sides(self._experts, self._setting.ancestor, path, known)
-        if not sides:
-            self._differs(path, "", "none of the experts has it")
+        whole = self._record.whole.get(path)
+        if isinstance(whole, Taken):
+            self._taken(path, (oid, actual), whole.commit)
+        elif whole:
+            self._by_hand(path, actual, sides, whole.digest)
+        elif not sides:
+            self.differs(path, "", "none of the experts has it")
         elif len({side.oid for side in sides}) == 1:
             self._whole(path, actual, sides[0])
+        elif self._record.of(path).strategy == NONE:
+            self.differs(path, "", _UNSAID)
         else:
-            try:
-                setting = replace(self._setting, recipe=self._record.of(path))
-                self._again(path, actual, of_sides(self._trees, path, setting, known))
-            except MissingObject:
-                raise
-            except ThetaError as error:
-                self._differs(path, "", str(error).removeprefix(f"{spell(path)}: "))
+            self._merged(path, actual, sides, known)
 
-    def _differs(self, path: str, parameter: str, problem: str) -> None:
+    def differs(self, path: str, parameter: str, problem: str) -> None:
+        """Note what is wrong."""
         self.differences.append(Difference(path, parameter, problem))
 
     def _whole(self, path: str, actual: Manifest, side: Side) -> None:
@@ -133,12 +156,57 @@ class _Check:
         self._compare(path, actual, side.manifest, ())
         self.verified.append(Verified(path, len(actual.entries), 0))
 
+    def _taken(self, path: str, model: tuple[str, Manifest], commit: str) -> None:
+        """Of what was taken as one commit has it, the bytes are looked at, and nothing is computed."""
+        oid, actual = model
+        if not self._is_of(commit):
+            self.differs(path, "", f"it is recorded as taken from {commit}, which is no commit that was merged")
+            return
+        place = self._trees.find(commit, path, [oid])
+        expected = self._trees.manifest(place.oid) if place else None
+        if expected is None:
+            self.differs(path, "", f"it is recorded as taken from {commit}, which has no such model")
+            return
+        self._compare(path, actual, expected, ())
+        self._intact(expected, actual)
+        self.verified.append(Verified(path, len(actual.entries), 0, taken=commit))
+
+    def _is_of(self, commit: str) -> bool:
+        """Whether a commit was merged, or is in the history of one that was."""
+        git = self._repository.git
+        words = ("merge-base", "--is-ancestor", commit)
+        return any(not git.run(*words, head, check=False).returncode for head in self._heads)
+
+    def _by_hand(self, path: str, actual: Manifest, sides: Sequence[Side], digest: str) -> None:
+        """Nothing repeats what a person did: that this is the result is compared, and what it was made of is read."""
+        if actual.digest != digest:
+            self.differs(path, "", f"it is {actual.digest}, and by hand {digest} was made")
+        before = self._trees.before(self._record.base, self._experts, path)
+        base = self._trees.manifest(before) if before else None
+        self._intact(actual, *(side.manifest for side in sides), *([base] if base else []))
+        self.verified.append(Verified(path, len(actual.entries), 0, by_hand=True))
+
+    def _intact(self, *manifests: Manifest) -> None:
+        """Read everything that versions of a model are made of. Raises ``ObjectError``."""
+        self._desk.gather(manifests)
+        for manifest in dict.fromkeys(manifests):
+            smudge(manifest, self._repository.store, Forgetful())
+
+    def _merged(self, path: str, actual: Manifest, sides: Sequence[Side], known: Sequence[str]) -> None:
+        before = len(self.differences)
+        setting = replace(self._setting, recipe=self._record.of(path), base=self._record.base_of(path))
+        self._again(path, actual, of_sides(self._trees, path, setting, known))
+        same = [side.head.name for side in sides if side.manifest.digest == actual.digest]
+        if len(self.differences) > before and same:
+            self.differences[before:] = [Difference(path, "", f"it is {same[0]}'s version, and not what is recorded")]
+
     def _again(self, path: str, actual: Manifest, question: Question) -> None:
         steps = question.steps
         computed = [step.name for step in steps if step.choice]
         tolerated: tuple[str, ...] = ()
         if all(step.take == 0 for step in steps):
             self._compare(path, actual, question.tips[0], ())
+            self._intact(question.tips[0])
         else:
             with self._remade(question, steps) as (file, expected):
                 tolerated = tuple(self._close(actual, (file, expected), steps))
@@ -180,11 +248,11 @@ class _Check:
         before = len(self.differences)
         for name in dict.fromkeys([*wanted, *found]):
             if name not in found or name not in wanted:
-                self._differs(path, name, "it is not in the merge" if name in wanted else "no expert has it")
+                self.differs(path, name, "it is not in the merge" if name in wanted else "no expert has it")
             elif found[name] != wanted[name] and name not in tolerated:
-                self._differs(path, name, f"it is {_what(found[name])}, and the merge makes {_what(wanted[name])}")
+                self.differs(path, name, f"it is {_what(found[name])}, and the merge makes {_what(wanted[name])}")
         if before == len(self.differences) and actual.digest != expected.digest and not tolerated:
-            self._differs(path, "", "its parameters agree, and the bytes between them do not")
+            self.differs(path, "", "its parameters agree, and the bytes between them do not")
 
 
 def _here(repository: Repository, head: Expert) -> Head:

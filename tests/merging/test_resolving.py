@@ -178,3 +178,5 @@ def test_asking(stuck: Repo) -> None:
     assert found[COUNTER] == 2
     assert same({"h.0.w": found["h.0.w"]}, {"h.0.w": trained(1)["h.0.w"]})
     assert all(found[name].tobytes() == average[name].tobytes() for name in ("h.1.w", "h.2.w"))
+    stuck.git("commit", "--quiet", "--no-edit")
+    theta(stuck, "verify")

@@ -14,7 +14,7 @@ from git_theta_btm.errors import ThetaError, UsageError
 from git_theta_btm.merges import BUILT_IN
 from git_theta_btm.merges.ties import Ties
 from git_theta_btm.merging.recipe import EXCLUDED, Gradient, Recipe, Rule
-from git_theta_btm.merging.records import together
+from git_theta_btm.merging.records import NONE, ByHand, Taken, together
 from git_theta_btm.merging.trailers import Expert, Record, append, dumps, loads, record
 
 LEGAL, MEDICAL, SEED = "1" * 40, "2" * 40, "a" * 64
@@ -164,6 +164,66 @@ FILED = WRITTEN.replace("Version: 1", "Version: 2") + "\nTheta-File: a.pt averag
 )
 def test_a_broken_record_of_files(lines: str) -> None:
     assert loads("Merge\n\n" + FILED)
+    with pytest.raises(ThetaError, match="commit's message"):
+        loads("Merge\n\n" + lines)
+
+
+def test_files_that_no_recipe_is_for() -> None:
+    nothing = Record(Recipe(NONE, weights=(1.0, 1.0)), EXPERTS, SEED)
+    whole = {"b c.pt": Taken(MEDICAL), "a.pt": ByHand("3" * 64)}
+    parts = {path: replace(nothing, whole={path: item}) for path, item in whole.items()}
+    alone = together(parts)
+    assert dumps(alone) == [
+        "Theta-Merge: none missing=error vocabulary=strict",
+        f"Theta-Expert: {LEGAL} 1.0 legal",
+        f"Theta-Expert: {MEDICAL} 1.0 'medical notes' mass=2.0",
+        f"Theta-Base: {SEED}",
+        f"Theta-File-Manual: a.pt {'3' * 64}",
+        f"Theta-File-Taken: 'b c.pt' {MEDICAL}",
+        "Theta-Version: 3",
+    ]
+    made = together(parts | {"y": record(RECIPE, EXPERTS, LEGAL), "z": record(RECIPE, EXPERTS)})
+    assert (made.recipe, made.base, made.whole) == (record(RECIPE, EXPERTS).recipe, LEGAL, whole)
+    assert made.base_of("y") == LEGAL and made.base_of("z") is None
+    for found in (alone, made):
+        assert loads("Merge\n\n" + "\n".join(dumps(found))) == found
+    assert made.only("z") == record(RECIPE, EXPERTS)
+    assert made.only("a.pt").whole == {"a.pt": whole["a.pt"]}
+
+
+def test_how_many_experts_a_version_holds() -> None:
+    nothing = Record(Recipe(NONE, weights=(1.0, 1.0)), EXPERTS, SEED)
+    for items, expected in (
+        ([Taken(MEDICAL)], 2.0),
+        ([Taken(MEDICAL), Taken(MEDICAL)], 2.0),
+        ([Taken(SEED)], 1.0),
+        ([Taken(MEDICAL), Taken(LEGAL)], 3.0),
+        ([ByHand("3" * 64)], 3.0),
+    ):
+        assert replace(nothing, whole={str(place): item for place, item in enumerate(items)}).mass == expected
+    assert replace(record(RECIPE, EXPERTS), whole={"x": Taken(LEGAL)}).mass == 3.0
+
+
+WHOLE = WRITTEN.replace("Version: 1", "Version: 3") + f"\nTheta-File-Taken: a.pt {LEGAL}"
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [
+        WHOLE.replace("Version: 3", "Version: 2"),
+        WRITTEN.replace("Version: 1", "Version: 3"),
+        WHOLE + f"\nTheta-File-Taken: a.pt {LEGAL}",
+        WHOLE + f"\nTheta-File-Manual: a.pt {'3' * 64}",
+        WHOLE + "\nTheta-File: a.pt average missing=error vocabulary=strict",
+        WHOLE + f"\nTheta-File-Manual: b.pt {LEGAL}",
+        WHOLE + "\nTheta-File-Manual: b.pt",
+        WHOLE + f" {LEGAL}",
+        WHOLE.replace(f"a.pt {LEGAL}", "a.pt main"),
+        WHOLE + "\nTheta-File: b.pt average missing=error vocabulary=strict base=main",
+    ],
+)
+def test_a_broken_record_of_whole_files(lines: str) -> None:
+    assert loads("Merge\n\n" + WHOLE)
     with pytest.raises(ThetaError, match="commit's message"):
         loads("Merge\n\n" + lines)
 
