@@ -15,7 +15,7 @@ from ..repository import Repository
 from . import trailers
 from .heads import Trees
 from .recipe import Gradient, Recipe
-from .records import Expert, Record
+from .records import NONE, ByHand, Expert, Record, Taken
 from .trailers import dumps
 from .verifying import recorded
 
@@ -73,6 +73,8 @@ class Card:
     files: tuple[File, ...]
     trailers: tuple[str, ...]
     others: tuple[Other, ...] = ()
+    taken: tuple[tuple[str, str], ...] = ()  # files that are as a commit has them, and that
+    by_hand: tuple[str, ...] = ()
 
 
 def card(repository: Repository, revision: str) -> Card:
@@ -94,6 +96,8 @@ def card(repository: Repository, revision: str) -> Card:
         files=tuple(_files(repository, commit)),
         trailers=tuple(dumps(record)),
         others=tuple(Other(path, found.strategy, _options(found)) for path, found in sorted(record.files.items())),
+        taken=tuple((path, it.commit) for path, it in sorted(record.whole.items()) if isinstance(it, Taken)),
+        by_hand=tuple(path for path, it in sorted(record.whole.items()) if isinstance(it, ByHand)),
     )
 
 
@@ -165,7 +169,7 @@ def _method(made: Card) -> Iterator[str]:
     yield ""
     yield "## Method"
     yield ""
-    yield f"Strategy: `{made.strategy}`"
+    yield "No file was merged by a strategy." if made.strategy == NONE else f"Strategy: `{made.strategy}`"
     if made.options:
         yield ""
         yield "| option | value |"
@@ -175,6 +179,12 @@ def _method(made: Card) -> Iterator[str]:
         options = "".join(f" {name}={value}" for name, value in other.options.items())
         yield ""
         yield f"{_plain(other.path)} was merged by {_plain(other.strategy + options)}"
+    for path, commit in made.taken:
+        yield ""
+        yield f"{_plain(path)} is as commit `{commit}` has it"
+    for path in made.by_hand:
+        yield ""
+        yield f"{_plain(path)} was made by hand"
     if made.base:
         yield ""
         yield f"Base: commit `{made.base}`"

@@ -142,6 +142,11 @@ def test_by_hand(three: Repo, tmp_path: Path) -> None:
     name = corrupt(three, "theirs")
     found = json.loads(theta(three, "verify", "--json", code=1).stdout)
     assert any(f"object {name} is corrupt" in item["problem"] for item in found["differences"] if item["path"] == MODEL)
+    card = theta(three, "card").stdout
+    assert (
+        f"\n{OTHER} was made by hand\n" in card
+        and f"\n{THIRD} is as commit `{three.git('rev-parse', 'HEAD~2')}`" in card
+    )
 
 
 def test_each_file_in_its_way(three: Repo) -> None:
