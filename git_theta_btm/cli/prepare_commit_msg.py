@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from ..merging import pending
-from ..merging.trailers import append
+from ..merging.messages import append
 from ..repository import Repository
 
 
@@ -24,7 +24,7 @@ def prepare_commit_msg(file: str, source: str, commit: str) -> None:
     """
     git = Repository().git
     lines = pending.take(git)
-    if lines and source != "commit":
+    if source != "commit" and (lines or source == "merge"):  # of a merge that is another by now, nothing is told
         with open(file, encoding="utf-8", errors="surrogateescape", newline="") as message:
             text = message.read()
         with open(file, "w", encoding="utf-8", errors="surrogateescape", newline="") as message:

@@ -1,11 +1,19 @@
-"""Messages of commits: where trailers stand in them. Reference: git-interpret-trailers(1)."""
+"""Messages of commits: where trailers stand in them, and which are ours. Reference: git-interpret-trailers(1).
+
+A hook begins here, so nothing is imported that takes time.
+"""
 
 from __future__ import annotations
 
 import re
 from collections.abc import Sequence
 from itertools import pairwise
+from typing import AnyStr
 
+OF_FILE = {"Merge": "File", "Rule": "File-Rule", "Exclude": "File-Exclude"}
+WHOLE = ("File-Taken", "File-Manual")
+KEYS = ("Merge", "Rule", "Exclude", *OF_FILE.values(), *WHOLE, "Expert", "Base", "Version")
+LINE = re.compile(rf"Theta-({'|'.join(KEYS)})[ \t]*:(.*)")
 _TRAILER = re.compile(r"[A-Za-z0-9-]+[ \t]*:")
 _FOLD = re.compile(r"\n[ \t]+")
 _GIT = ("Signed-off-by: ", "(cherry picked from commit ")  # by which git knows a block that has other lines too
@@ -26,6 +34,15 @@ def lines_from(message: str, first: re.Pattern[str]) -> list[str]:
         if any(map(first.match, lines[start:end])):
             return _FOLD.sub(" ", "\n".join(lines[start:])).split("\n")
     return []
+
+
+def append(message: AnyStr, lines: Sequence[str], comment: str = "#") -> AnyStr:
+    """A commit's message with these lines as its record, in the place of an earlier one; none: without that."""
+    if isinstance(message, bytes):
+        return append(message.decode(errors="surrogateescape"), lines, comment).encode(errors="surrogateescape")
+    if not lines and not any(map(LINE.match, message.split("\n"))):
+        return message
+    return insert(message, lines, LINE, comment)
 
 
 def insert(message: str, lines: Sequence[str], ours: re.Pattern[str], comment: str = "#") -> str:

@@ -35,21 +35,17 @@ import json
 import re
 import shlex
 from collections.abc import Collection, Mapping, Sequence
-from typing import AnyStr, TypeAlias, cast
+from typing import TypeAlias, cast
 
 from ..errors import ThetaError, UsageError
 from .drafts import MISSING, VOCABULARY
-from .messages import insert, lines_from
+from .messages import KEYS, LINE, OF_FILE, WHOLE, append, lines_from
 from .reading import option, scalar
 from .recipe import EXCLUDED, Gradient, Missing, Recipe, Rule, Scalar, Vocabulary
 from .records import ByHand, Expert, Record, Taken, record, written
 
 __all__ = ["Expert", "Record", "append", "dumps", "loads", "record"]
 
-_OF_FILE = {"Merge": "File", "Rule": "File-Rule", "Exclude": "File-Exclude"}
-_WHOLE = ("File-Taken", "File-Manual")
-_OURS = ("Merge", "Rule", "Exclude", *_OF_FILE.values(), *_WHOLE, "Expert", "Base", "Version")
-_LINE = re.compile(rf"Theta-({'|'.join(_OURS)})[ \t]*:(.*)")
 _FIRST = re.compile(r"Theta-Merge[ \t]*:")
 _COMMIT = re.compile(r"[0-9a-f]{40}(?:[0-9a-f]{24})?")
 _DIGEST = re.compile(r"[0-9a-f]{64}")
@@ -73,7 +69,7 @@ def dumps(merge: Record) -> list[str]:
     for path, other in sorted(merge.files.items()):
         more = [] if other.weights == recipe.weights else [f"weights={written(other.weights)}"]
         more += [f"base={merge.bases[path] or ''}"] if path in merge.bases else []
-        lines += [(_OF_FILE[key], [path, *words]) for key, words in _how(other, more)]
+        lines += [(OF_FILE[key], [path, *words]) for key, words in _how(other, more)]
     for expert, weight in zip(merge.experts, recipe.weights, strict=True):
         mass = [] if expert.mass == 1 else [f"mass={expert.mass!r}"]
         lines.append(("Expert", [expert.commit, written(weight), expert.name, *mass]))
@@ -118,14 +114,6 @@ def _quoted(word: str) -> str:
     return shlex.quote(_JSON + json.dumps(word))
 
 
-def append(message: AnyStr, lines: Sequence[str], comment: str = "#") -> AnyStr:
-    """A commit's message with these lines as its record, in the place of an earlier one."""
-    if isinstance(message, bytes):
-        text = insert(message.decode(errors="surrogateescape"), lines, _LINE, comment)
-        return text.encode(errors="surrogateescape")
-    return insert(message, lines, _LINE, comment)
-
-
 # -- reading ---------------------------------------------------------------------------------------------------------
 
 
@@ -134,7 +122,7 @@ def loads(message: str) -> Record | None:
 
     Raises ``ThetaError`` for a broken one.
     """
-    pairs = [found.groups() for line in lines_from(message, _FIRST) if (found := _LINE.match(line))]
+    pairs = [found.groups() for line in lines_from(message, _FIRST) if (found := LINE.match(line))]
     if not pairs:
         return None
     return _Reader([(key, _words(key, text)) for key, text in pairs]).record()
@@ -155,7 +143,7 @@ class _Reader:
     """The words of each trailer, made into a record."""
 
     def __init__(self, pairs: Sequence[tuple[str, list[str]]]) -> None:
-        self._lines: dict[str, list[list[str]]] = {key: [] for key in _OURS}
+        self._lines: dict[str, list[list[str]]] = {key: [] for key in KEYS}
         for key, words in pairs:
             if not words or not all(isinstance(word, str) for word in words):
                 raise _broken(key, "")
@@ -195,7 +183,7 @@ class _Reader:
         )
 
     def _files(self, weights: tuple[Scalar, ...]) -> dict[str, Recipe]:
-        how, rules, exclude = (self._by_path(key) for key in _OF_FILE.values())
+        how, rules, exclude = (self._by_path(key) for key in OF_FILE.values())
         for path in (*how, *rules, *exclude):
             if len(how.get(path, ())) != 1 or len(exclude.get(path, ())) > 1:
                 raise _broken("File", path)
@@ -220,7 +208,7 @@ class _Reader:
     def _whole(self) -> dict[str, Taken | ByHand]:
         """The files that no recipe is for."""
         found: dict[str, Taken | ByHand] = {}
-        for key in _WHOLE:
+        for key in WHOLE:
             for path, lines in self._by_path(key).items():
                 ((name, *others), *more) = lines
                 if others or more or path in found or self._by_path("File").get(path):

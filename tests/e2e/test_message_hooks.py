@@ -70,3 +70,14 @@ def test_an_editor_that_leaves_it_in_the_middle(legal: Repo, tmp_path: Path) -> 
     legal.run("merge", "--quiet", "--edit", "medical", env={"GIT_EDITOR": str(tmp_path / "editor")})
     assert message(legal).strip().endswith("The end.")
     theta(legal, "verify")
+
+
+def test_a_model_that_is_another_after_the_merge_is_not_recorded(legal: Repo) -> None:
+    theta(legal, "merge", "--no-commit", "medical")
+    assert "Theta-Merge: average" in (legal.path / ".git/MERGE_MSG").read_text()
+    for model in legal.git("ls-files", "*.safetensors", "*.pt").split():
+        legal.git("checkout", "HEAD", "--", model)
+    legal.git("commit", "--quiet", "--no-edit")
+    assert legal.git("log", "-1", "--format=%P").count(" ") == 1
+    assert "Theta-" not in message(legal)
+    assert message(legal).startswith("Merge branch 'medical'")
