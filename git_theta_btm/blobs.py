@@ -9,7 +9,7 @@ from math import inf
 from typing import TYPE_CHECKING
 
 from . import pack
-from .errors import CorruptObject, ObjectError
+from .errors import CorruptObject, MissingObject, ObjectError
 from .manifest import Digest, Stored
 from .source import BytesSource, Source
 from .store import ObjectStore, get
@@ -70,10 +70,12 @@ class Blobs:
         return opened.decoded[digest]
 
     def open_object(self, oid: Digest, stack: ExitStack) -> Source:
-        """An object's own bytes, from the store or from a pack."""
+        """An object's own bytes, from the store or else from a pack, which may not be here if little was fetched."""
+        with suppress(MissingObject):
+            return stack.enter_context(self._store.open(oid))
         if oid in self.packed:
             return BytesSource(self.packed[oid])
-        return stack.enter_context(self._store.open(oid))
+        raise MissingObject(f"object {oid} is not in the store")
 
     def holds(self, digest: Digest) -> bool:
         """Whether the blob is one of these already."""

@@ -427,6 +427,7 @@ def test_one_layer_travels_alone(shared: Repo, server: Server, tmp_path: Path) -
     other.git("theta", "fetch", "--parameters", "h2")
     stored = [item.oid for item in shared.manifest(NAME).objects if item.rest[:1] == (layer.digest,)]
     assert server.downloaded == (stored or [layer.digest])
+    assert other.git("theta", "show", f"{NAME}#h2")  # without the pack of what is small
     assert read_stub(str(other.path / NAME))
     other.git("theta", "pull", "-I", "dir")
     assert same(shared, other)
