@@ -28,7 +28,9 @@ def driven(git: Git, ours: str, theirs: str) -> Iterator[tuple[str, ...]]:
     options = ("-r", "-z", "--name-only", "--no-renames")
     paths = git.fields("diff-tree", *options, f"{ours}^{{tree}}", f"{theirs}^{{tree}}", check=False)
     found = attributes(git, paths, "filter", "merge")
-    bare = [path for path in paths if found[path]["filter"] == _OURS and found[path]["merge"] == _UNSAID]
+    # Of a sparse checkout's attributes git merge-tree sees only those that are in the worktree: git-sparse-checkout(1).
+    unseen = (_UNSAID, _OURS) if git.configured("core.sparseCheckout", kind="bool") == "true" else (_UNSAID,)
+    bare = [path for path in paths if found[path]["filter"] == _OURS and found[path]["merge"] in unseen]
     if not bare:
         yield ()
         return

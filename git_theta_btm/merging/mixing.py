@@ -22,10 +22,11 @@ from .records import together
 
 @dataclass(frozen=True, slots=True)
 class Mixed:
-    """A merged model, and its row in the index; its manifest is in git's store."""
+    """A merged model, its row in the index, and the blobs that stood for it; its manifest is in git's store."""
 
     row: Unmerged
     merged: Merged
+    sources: frozenset[str]
 
 
 @contextmanager
@@ -37,7 +38,7 @@ def mixed(
     git = repository.git
     chosen = choose(git, merge, tuple(options))
     with Desk(repository, Device(chosen.device)) as desk:
-        models = [_stored(git, gathered, item) for item in _merge_all(repository, merge, gathered, (chosen, desk))]
+        models = _merge_all(repository, merge, gathered, (chosen, desk))
         if models:
             record = together({model.row.path: chosen.record(model.row.path) for model in models})
             blobs = {model.row.path: model.row.oid for model in models}
@@ -45,23 +46,25 @@ def mixed(
         yield models
 
 
-def _merge_all(repository: Repository, merge: Merge, gathered: str, means: tuple[Chosen, Desk]) -> list[Merged]:
+def _merge_all(repository: Repository, merge: Merge, gathered: str, means: tuple[Chosen, Desk]) -> list[Mixed]:
     """All are planned before the first one is computed."""
     chosen, desk = means
     with repository.git.blobs() as blobs:
         trees = Trees(repository.git, blobs)
-        changed = [(found.path, *split(text)) for found, text in trees.changed(merge.ours.commit, gathered)]
-        questions = [ask(trees, path, known, chosen) for path, _, known in changed if known]
+        changed = [(found, *split(text)) for found, text in trees.changed(merge.ours.commit, gathered)]
+        sources = {found.path: frozenset([found.oid, *known]) for found, _, known in changed if known}
+        questions = [ask(trees, found.path, known, chosen) for found, _, known in changed if known]
     models = [
         *(tip for question in questions for tip in question.tips),
         *(loads(text) for _, text, known in changed if not known),
     ]
     for line in warnings(chosen.draft, models):
         driver.say(f"warning: {line}")
-    return desk.merge_all(questions)
+    merged = desk.merge_all(questions)
+    return [Mixed(_row(repository.git, gathered, item), item, sources[item.path]) for item in merged]
 
 
-def _stored(git: Git, tree: str, merged: Merged) -> Mixed:
+def _row(git: Git, tree: str, merged: Merged) -> Unmerged:
     oid = git.run("hash-object", "-w", "--stdin", stdin=merged.manifest.dumps()).stdout.decode().strip()
     mode = git.fields("ls-tree", "-z", tree, "--", f":(literal){merged.path}")[0].split()[0]
-    return Mixed(Unmerged(mode, oid, "0", merged.path), merged)
+    return Unmerged(mode, oid, "0", merged.path)

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from importlib import import_module
 from threading import Thread
+from typing import TYPE_CHECKING
 
 from ..checkout.assembling import Version
 from ..checkout.replacing import lingering
@@ -27,9 +28,16 @@ from .heads import Head, Merge
 from .program import command
 from .renaming import scratch
 
+if TYPE_CHECKING:
+    from .mixing import Mixed
+
 USAGE = "usage: git merge -s theta [-X KEY=VALUE]... COMMIT..."
 _RESTORE = 2  # the exit code for which git restores what was before
 _NO_OID = "0" * 40
+_KINDS = {  # as git status calls them, by the stages that there are
+    "1": "both deleted", "2": "added by us", "3": "added by them", "12": "deleted by them", "13": "deleted by us",
+    "23": "both added", "123": "both modified",
+}  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,10 +63,12 @@ def main(argv: Sequence[str] | None = None) -> int:
             driver.say(USAGE)
             return 129
         return run(Repository(), call)
-    except (ThetaError, OSError) as error:
+    except (Exception, KeyboardInterrupt) as error:  # noqa: BLE001 - Python's own exit code, 1, is for conflicts
         if is_set("GIT_TRACE_THETA"):
-            raise
-        driver.say(f"theta: {error}")
+            import traceback  # 8 ms
+
+            traceback.print_exc()
+        driver.say(f"theta: {driver.reason(error)}")
         return _RESTORE
 
 
@@ -98,8 +108,18 @@ def _merge(repository: Repository, call: Call) -> int:
 
     with mixed(repository, merge, gathered.tree, call.options) as models:
         tree = with_models(repository.git, gathered.tree, [model.row for model in models])
+        conflicts = tuple(_mixed_in(row, models) for row in gathered.conflicts)
         versions = {model.row.path: version for model in models if (version := model.merged.version())}
-        return place(repository, call.head, replace(gathered, tree=tree), versions)
+        return place(repository, call.head, replace(gathered, tree=tree, conflicts=conflicts), versions)
+
+
+def _mixed_in(row: Unmerged, models: Sequence[Mixed]) -> Unmerged:
+    """A stage of a conflict about a model's name, or about whether it is to be there: with the merged model in the
+    place of one that was merged, and never with a gathered one."""
+    for model in models:
+        if row.stage != "1" and row.path == model.row.path and row.oid in model.sources:
+            return replace(row, oid=model.row.oid)
+    return row
 
 
 def with_models(git: Git, tree: str, models: Sequence[Unmerged]) -> str:
@@ -130,7 +150,9 @@ def place(repository: Repository, head: str, result: Gathered, merged: dict[str,
     with lingering(map(repository.absolute, merged)):
         done = stubs.run(*STUBS, "read-tree", "-m", "-u", head, result.tree, check=False)
     if done.returncode:
-        raise ThetaError(done.stderr.decode(errors="replace").strip().removeprefix("error: "))
+        said = done.stderr.decode(errors="replace").strip().removeprefix("error: ")
+        remedy = "; commit, stash or move what is in the way" if "Cannot merge" in said else ""
+        raise ThetaError(said.removesuffix(".") + remedy)
     models = [model for model in repository.models() if model.text is not None and before.get(model.path) != model.oid]
     if not skips_smudge(repository):
         _write(repository, models, merged)
@@ -138,7 +160,8 @@ def place(repository: Repository, head: str, result: Gathered, merged: dict[str,
         return 0
     paths = dict.fromkeys(row.path for row in result.conflicts)
     stage(git, [*(Unmerged("0", _NO_OID, "0", path) for path in paths), *result.conflicts])
-    for line in (*result.said, *(f"CONFLICT: {path}" for path in paths)):
+    stages = {path: "".join(sorted(row.stage for row in result.conflicts if row.path == path)) for path in paths}
+    for line in (*result.said, *(f"CONFLICT ({_KINDS.get(stages[path], 'unmerged')}): {path}" for path in paths)):
         driver.say(line)
     return 1
 

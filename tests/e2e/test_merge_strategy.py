@@ -206,7 +206,7 @@ def test_deleted_by_one(repo: Repo) -> None:
     repo.git("checkout", "--quiet", "legal")
     done = repo.run("merge", "-s", "theta", "notes", "without", check=False)
     assert done.returncode == 1
-    assert done.stderr.count(b"CONFLICT: m.safetensors") == 1
+    assert done.stderr.count(b"CONFLICT (deleted by them): m.safetensors") == 1
     check(repo, expert(1), status=f"UD {MODEL}\nA  notes.txt")
     repo.git("merge", "--abort")
     check(repo, expert(1))
