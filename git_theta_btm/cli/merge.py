@@ -11,6 +11,7 @@ import click
 from ..errors import UsageError
 from ..merging import pending
 from ..merging.choosing import Chosen
+from ..merging.computing import Device
 from ..merging.consulting import consult
 from ..merging.filing import Desk
 from ..merging.heads import Merge, Trees
@@ -118,6 +119,7 @@ def merge(  # noqa: PLR0913 - one for each option
     if plan.base is None:
         say("theta: the models share no common ancestor: strategies that need a base cannot merge them")
     if dry_run:
+        Device(how.device)  # raises where there is none
         return show(preview(repository, plan, how), plan, as_json=as_json)
     if interactive:
         wanted = _asked(repository, (plan, how), wanted)

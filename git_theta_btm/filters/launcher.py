@@ -33,6 +33,8 @@ def main(argv: Sequence[str] | None = None) -> int:
                 session.smudge(skip=skip)
     except BrokenPipeError:
         return 1  # git went away, and has said why
+    except KeyboardInterrupt:
+        return 128 + 2  # SIGINT, of which git says all there is to say
     except (ThetaError, OSError) as error:
         if is_set("GIT_TRACE_THETA"):
             raise

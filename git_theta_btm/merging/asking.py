@@ -6,7 +6,9 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import TypeAlias
 
+from ..errors import UsageError
 from ..manifest import Manifest
+from ..merges import load
 from .choosing import Chosen, aligned, part, statistics
 from .factors import check_factors
 from .filing import Question
@@ -67,9 +69,17 @@ def based(trees: Trees, path: str, chosen: Chosen, given: Manifest | None) -> tu
 
 def question(trees: Trees, path: str, means: Means, sides: Sides) -> Question:
     """The same from what each head has, and with what they are merged: the recipe, the base, and where that is."""
+    _check_statistics(means[0])
     found = _question(trees, path, means, sides)
     check_factors(trees, found, [head for head, _ in sides])
     return found
+
+
+def _check_statistics(recipe: Recipe) -> None:
+    """Raise ``UsageError`` for a strategy that asks for statistics, and gets none: it would be another strategy."""
+    for name in (recipe.strategy, *(rule.strategy for rule in recipe.rules)):
+        if name and load(name).statistics and not recipe.statistics:
+            raise UsageError(f"{name} needs a file of statistics of each expert: --statistics FILE")
 
 
 def _question(trees: Trees, path: str, means: Means, sides: Sides) -> Question:

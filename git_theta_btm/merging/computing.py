@@ -31,18 +31,31 @@ from .resolve import BASE, Step
 
 @dataclass(frozen=True, slots=True)
 class Device:
-    """Where tiles are computed: by NumPy, or by torch on a device of this name."""
+    """Where tiles are computed: by NumPy, or by torch on a device of this name.
+
+    Raises ``ThetaError`` if there is no such device, or no torch.
+    """
 
     name: str = ""
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            return
+        try:
+            import array_api_compat  # noqa: F401 - by it strategies compute on what is not NumPy's
+            import torch  # 3 s that only a device has to pay
+
+            torch.empty(0, device=self.name)
+        except ImportError as error:
+            raise ThetaError(f"a device needs {error.name}: pip install 'git-theta-btm[torch]'") from None
+        except (RuntimeError, AssertionError) as error:  # in torch's words, which go on for pages
+            why = str(error).partition("\n")[0]
+            raise ThetaError(f"torch has no device {spell(self.name)} here: {why}"[:300]) from None
 
     def arrays(self, tiles: Sequence[Floats]) -> list[Array]:
         if not self.name:
             return list(tiles)
-        try:
-            import array_api_compat  # noqa: F401 - by it strategies compute on what is not NumPy's
-            import torch  # 3 s that only a device has to pay
-        except ImportError as error:
-            raise ThetaError(f"a device needs {error.name}: pip install 'git-theta-btm[torch]'") from None
+        import torch
 
         return [torch.from_numpy(np.ascontiguousarray(tile)).to(self.name) for tile in tiles]
 

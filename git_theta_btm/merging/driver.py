@@ -41,13 +41,23 @@ def main(argv: Sequence[str] | None = None) -> int:
     call = Call(*words)
     try:
         _run(call)
-    except (ThetaError, OSError) as error:
+    except (Exception, KeyboardInterrupt) as error:
         if is_set("GIT_TRACE_THETA"):
             raise
         hint = "" if call.mode == "gather" else f"; 'git theta resolve {shlex.quote(call.path)}' merges it another way"
-        say(f"theta: {error}{hint}" if call.path in str(error) else f"theta: {call.path}: {error}{hint}")
+        why = reason(error)
+        say(f"theta: {why}{hint}" if call.path in why else f"theta: {call.path}: {why}{hint}")
         return 1
     return 0
+
+
+def reason(error: BaseException) -> str:
+    """An error on one line, with its kind where nobody expected it."""
+    if isinstance(error, KeyboardInterrupt):
+        return "interrupted"
+    expected = isinstance(error, (ThetaError, OSError)) and str(error)
+    more = "GIT_TRACE_THETA=1 shows where"
+    return str(error) if expected else f"{type(error).__name__}: {error}"[:500].rstrip(": ") + f" ({more})"
 
 
 def _run(call: Call) -> None:
