@@ -10,9 +10,9 @@ import click
 
 from ...cli.console import as_json, columns, data, dump, say
 from ...cli.recipes import Pairs, recipe_options
-from ...errors import UsageError
 from ...merging.launching import Request, launch, request, settle
 from ...repository import Repository
+from ..heads import unmerged
 from ..merging import WAYS, Contest, Row, Wish
 from ..places import TRAINING
 from ..settings import load
@@ -63,15 +63,14 @@ def merge(  # noqa: PLR0913 - one for each option
     decided = domain or (way.partition(":")[2] or None)
     contest = Contest(repository, load(repository.worktree()), experts, decided)
     contest.listen(partial(click.echo, err=True))
+    if not unmerged(repository, contest.experts):
+        return _nothing(decided, as_json=as_json)
     sharpen, top = chosen.get("sharpen"), chosen.get("top_k")
     wish = Wish(way, float(sharpen) if sharpen else None, int(top) if top else None, evaluations)
     weights = contest.weights(wish)
     rest = [pair for pair in pairs if pair[0] not in chosen]
     wanted = request(repository, experts, [*rest, ("weights", ",".join(map(repr, weights)))])
     _, settled = settle(repository, wanted)
-    heads = settled.merge.experts if settled.merge else []
-    if [head.name for head in heads] != list(experts):
-        raise UsageError(f"this would merge {', '.join(head.name for head in heads)}: start from the seed's branch")
     rows = contest.table(weights, settled.whole("model/model.safetensors")) if decided else []
     code = 0 if dry_run else _commit(repository, wanted, _message(message, experts, decided, rows), keep_training)
     if as_json:
@@ -85,6 +84,13 @@ def merge(  # noqa: PLR0913 - one for each option
             data(line)
         _show(rows)
     return code
+
+
+def _nothing(domain: str | None, *, as_json: bool) -> int:
+    say("Already up to date.")
+    if as_json:
+        dump(domain=domain, weights={}, perplexity={})
+    return 0
 
 
 def _show(rows: Sequence[Row]) -> None:
@@ -107,10 +113,10 @@ def _message(first: str | None, experts: Sequence[str], domain: str | None, rows
 
 def _commit(repository: Repository, wanted: Request, message: str, keep: bool) -> int:  # noqa: FBT001
     """One commit with all parents, and without the state of any optimizer."""
-    code = launch(repository, wanted, ["--no-ff", "--no-commit", "--no-edit", "-m", message])
-    if code:
-        return code
+    code = launch(repository, wanted, ["--no-ff", "--quiet", "--no-edit", "-m", message])
     git = repository.git
-    if not keep and os.path.isdir(repository.absolute(TRAINING)):
-        git.run("rm", "-r", "--quiet", "--force", "--ignore-unmatch", "--", TRAINING)
-    return git.attached("commit", "--quiet", "--no-edit")
+    if code or keep or not git.fields("ls-files", "-z", "--", TRAINING):
+        return code
+    git.run("rm", "-r", "--quiet", "--force", "--", TRAINING)
+    quiet = ("-c", f"core.hooksPath={os.devnull}")  # hooks have had their say
+    return git.attached(*quiet, "commit", "--amend", "--quiet", "--no-edit", "--cleanup=verbatim")
