@@ -17,6 +17,7 @@ from ..errors import FormatError, MissingObject, ThetaError, UsageError
 from ..filters.verify import Verifier
 from ..layout import Located
 from ..manifest import Blob, Digest, Entry, Manifest, loads, order
+from ..merging.heads import commit_of
 from ..parallel import map_threads
 from ..readers.archive import members
 from ..repository import Repository, read_stub
@@ -86,7 +87,8 @@ def open_model(word: str, stack: ExitStack, *, adapted: bool = False) -> Opened:
     """The model in a file, in ``REV:PATH``, or a commit's ``model/model.safetensors``. The stack closes it.
 
     A commit's adapter that is not applied yet is in its model if ``adapted``, and else an error. Raises ``ThetaError``
-    for a file without tensors that can be located, and ``UsageError`` if there is no such thing.
+    for a file without tensors that can be located, a commit that does not exist, or one without that path, and
+    ``UsageError`` if the word names neither a file nor a commit.
     """
     if os.path.isfile(word):
         stub = read_stub(word)
@@ -96,6 +98,12 @@ def open_model(word: str, stack: ExitStack, *, adapted: bool = False) -> Opened:
         repository = Repository()
     except ThetaError:
         raise UsageError(f"there is no file {word!r}, and no repository here to look for a commit") from None
+    try:
+        commit_of(repository.here, revision or "HEAD")
+    except ThetaError:
+        if colon:
+            raise
+        raise UsageError(f"there is neither a file nor a commit {word!r}") from None
     checkpoint = api.open(path if colon else WEIGHTS, revision or "HEAD", repository.root or ".")
     return _stored(word, checkpoint if colon else _expert(repository, word, checkpoint, adapted=adapted))
 

@@ -17,6 +17,7 @@ from safetensors.numpy import load_file, save_file
 
 from git_theta_btm.btm.averaging import Order, average
 from git_theta_btm.btm.cli.average import average as command
+from git_theta_btm.btm.cli.compare import compare
 from git_theta_btm.errors import MergeConflict, ThetaError, UsageError
 from git_theta_btm.merging.reading import from_pairs
 
@@ -184,11 +185,28 @@ def test_files_that_are_no_models(tmp_path: Path) -> None:
     good = checkpoint(tmp_path / "a.pt", 1)
     np.savez_compressed(tmp_path / "small.npz", a=np.zeros(100))
     (tmp_path / "text").write_text("hello")
-    for name, words in {"small.npz": "savez|tensors", "text": "tensors", "gone": "no file"}.items():
+    for name, words in {"small.npz": "savez|tensors", "text": "tensors", "gone": "no file|neither a file"}.items():
         with pytest.raises(ThetaError, match=words):
             average(order(good, str(tmp_path / name), out=tmp_path / "out.pt"))
     with pytest.raises(ThetaError, match="exists already"):
         average(order(good, good, out=tmp_path / "a.pt"))
+
+
+def test_what_there_is_not(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A word that is neither, a revision, and a path in one that is there: each is named as what it is."""
+    repo.write("model/model.safetensors", state(1))
+    repo.commit()
+    repo.git("branch", "bare", "main~1")
+    monkeypatch.chdir(repo.path)
+    for word, said in {
+        "nope.safetensors": "there is neither a file nor a commit 'nope.safetensors'",
+        "nope:m.safetensors": "there is no commit 'nope'",
+        "main:m.safetensors": "there is no file 'm.safetensors' in main",
+        "bare": "there is no file 'model/model.safetensors' in bare",
+    }.items():
+        for tool, more in ((command, ["--out", "made.safetensors"]), (compare, [])):
+            with pytest.raises(ThetaError, match=f"^{said}$"):
+                CliRunner().invoke(tool, ["main", word, *more], catch_exceptions=False)
 
 
 def test_commits_and_files(repo: Repo, monkeypatch: pytest.MonkeyPatch) -> None:
