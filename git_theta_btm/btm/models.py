@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 from collections.abc import Mapping
 from functools import cached_property
@@ -46,9 +47,35 @@ def create(name: str, vocabulary: int, block: int, seed: int) -> PreTrainedModel
     elif os.path.isfile(os.path.join(name, _CONFIG)):
         config = AutoConfig.from_pretrained(name)
     else:
-        raise ThetaError(f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a {_CONFIG}")
+        raise ThetaError(_neither(name))
     model: PreTrainedModel = AutoModelForCausalLM.from_config(config)  # type: ignore[no-untyped-call]
     return model
+
+
+def named(root: str, name: str) -> str:
+    """What ``btm.toml`` calls the model: a folder from ``root``, if there is one, or the name as it stands."""
+    place = os.path.join(root, name)
+    return place if os.path.isdir(place) else name
+
+
+def check_named(root: str, name: str) -> None:
+    """Raise ``ThetaError`` unless it is a preset, or a folder whose ``config.json`` says what kind of model it is."""
+    path = os.path.join(named(root, name), _CONFIG)
+    if name in PRESETS:
+        return
+    if not os.path.isfile(path):
+        raise ThetaError(_neither(name))
+    try:
+        with open(path, "rb") as file:
+            found = json.loads(file.read(_LONGEST))
+    except (ValueError, RecursionError):
+        raise ThetaError(f"{path} is no JSON") from None
+    if not isinstance(found, dict) or not isinstance(found.get("model_type"), str):
+        raise ThetaError(f"{path} has no model_type: it is no configuration of a model that transformers knows")
+
+
+def _neither(name: str) -> str:
+    return f"{name!r} is neither a preset ({', '.join(PRESETS)}) nor a folder with a {_CONFIG}"
 
 
 class ModelAt:

@@ -77,7 +77,7 @@ class Launch:
 
 @dataclass(frozen=True, slots=True)
 class Settings:
-    """What ``btm.toml`` says. ``model`` is a preset, or a folder or name of Hugging Face's to start from."""
+    """What ``btm.toml`` says. ``model`` is a preset, or a folder of Hugging Face's to start from."""
 
     model: str = "tiny-gpt2"
     domains: tuple[str, ...] = ()

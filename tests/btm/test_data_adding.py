@@ -7,11 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 from conftest import Repo
 from hypothesis import given
 from hypothesis import strategies as st
 
 from git_theta_btm.btm import settings
+from git_theta_btm.btm.cli import btm
 from git_theta_btm.btm.data import adding, committing, holdings
 from git_theta_btm.btm.data.reading import Document
 from git_theta_btm.btm.data.splitting import identity, parse, split
@@ -174,6 +176,27 @@ def test_the_command_line(forest: Repo, tmp_path: Path) -> None:
     assert settings.load(str(forest.path)).domains[0] == "1b"  # those of the list are left, but for legal
     assert "legal" not in settings.load(str(forest.path)).domains
     assert forest.run("btm", "data", "rm", "..", check=False).returncode == 129
+
+
+@pytest.mark.parametrize("word", ["../x", "corpus.jsonl", "./legal", "a/b"])
+def test_a_path_is_no_domain(forest: Repo, word: str) -> None:
+    """As it is where the domain was left out: two files, of which the first would be called the second's domain."""
+    for name in ("corpus.jsonl", "more.jsonl"):
+        (forest.path / name).write_text('{"text": "a"}\n')
+    before = forest.git("rev-parse", "HEAD")
+    for words in (["data", "add", word, "more.jsonl"], ["data", "rm", word], ["data", "split", word]):
+        with pytest.raises(UsageError, match="is a path, and no name of a domain"):
+            CliRunner().invoke(btm, words, catch_exceptions=False)
+    assert forest.git("rev-parse", "HEAD") == before
+    assert settings.load(str(forest.path)).domains == ()
+
+
+def test_a_domain_may_be_called_as_its_folder(forest: Repo) -> None:
+    for folder in ("legal", "v1.0"):
+        (forest.path / folder).mkdir()
+        (forest.path / folder / "a.txt").write_text("a text")
+        assert CliRunner().invoke(btm, ["data", "add", folder, folder]).exit_code == 0
+    assert settings.load(str(forest.path)).domains == ("legal", "v1.0")
 
 
 def test_holdings(forest: Repo) -> None:

@@ -99,7 +99,10 @@ def test_the_life_of_a_file(forest: Repo) -> None:  # noqa: F811
     made = json.loads(forest.blob("ensembles/all.json", "HEAD"))
     assert made["experts"][0] == {"name": "sums", "revision": commit}
     assert made["prior"] is None
-    invoke("create", "all", "sums", "tales", "--prior", "3,1", "--no-commit")
+    with pytest.raises(ThetaError, match="ensembles/all.json is there already: --force"):
+        CliRunner().invoke(command, ["create", "all", "tales"], catch_exceptions=False)
+    assert json.loads((forest.path / "ensembles/all.json").read_bytes()) == made
+    invoke("create", "all", "sums", "tales", "--prior", "3,1", "--no-commit", "--force")
     assert forest.status() == "M  ensembles/all.json"
     shown = json.loads(invoke("show", "all", "--json").stdout)
     assert shown["prior"] == {"sums": 0.75, "tales": 0.25}

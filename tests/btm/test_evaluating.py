@@ -153,6 +153,20 @@ def test_the_mean_of_models_in_memory(forest: Repo) -> None:  # noqa: F811
         mean(repository, DOMAINS, (1, 2, 3))
 
 
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (["sums", "--weights", "1,2"], "--weights goes with --average"),
+        (["--average", "sums,tales", "--history"], "--history and --average exclude each other"),
+        (["--matrix", "--history"], "exclude each other"),
+        (["--fewshot", "task.yaml", "--jsonl", "log.jsonl"], "--jsonl"),
+    ],
+)
+def test_options_that_would_have_no_say(words: list[str], said: str) -> None:
+    with pytest.raises(UsageError, match=said):
+        CliRunner().invoke(command, words, catch_exceptions=False)
+
+
 def test_text_that_only_an_experts_branch_has(forest: Repo) -> None:  # noqa: F811
     before = text(opened(forest), "sums", "test", TEXT).digest
     forest.git("rm", "--quiet", "-r", "data/sums")

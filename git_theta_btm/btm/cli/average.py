@@ -17,13 +17,29 @@ _PRIOR = "prior:"
 
 
 @click.command()
-@click.argument("words", nargs=-1, required=True, metavar="FILE_OR_REV...")
-@click.option("--out", required=True, metavar="FILE", help="The checkpoint to write, in the format of the first.")
-@click.option("--weights", metavar="W,W,...", help="One for each, uniform, a file, or prior:NAME of priors/NAME.json.")
+@click.argument("words", nargs=-1, required=True, type=click.Path(), metavar="FILE_OR_REV...")
+@click.option(
+    "--out",
+    required=True,
+    type=click.Path(),
+    metavar="FILE",
+    help="The checkpoint to write, in the format of the first.",
+)
+@click.option(
+    "--weights",
+    type=click.Path(),
+    metavar="W,W,...",
+    help="One for each, uniform, a file, or prior:NAME of priors/NAME.json.",
+)
 @click.option("--layer-weights", default="", metavar="LAYERS=W,...", help="The first one's weight in some layers.")
 @click.option("--strategy", metavar="NAME", help="How to merge, as in git theta merge; average if left out.")
 @click.option("-o", "options", multiple=True, metavar="KEY=VALUE", help="An option of the strategy.")
-@click.option("--base", metavar="FILE_OR_REV", help="What all were trained from, for strategies that need it.")
+@click.option(
+    "--base",
+    type=click.Path(),
+    metavar="FILE_OR_REV",
+    help="What all were trained from, for strategies that need it.",
+)
 @click.option("--rule", "rules", multiple=True, metavar="'GLOB STRATEGY ...'", help="Other ways for some parameters.")
 @click.option("--exclude", multiple=True, metavar="GLOB", help="Parameters that stay the first one's.")
 @click.option("--missing", metavar="error|ours|any", help="What becomes of parameters that some have not.")

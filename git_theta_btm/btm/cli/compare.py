@@ -18,8 +18,8 @@ _HEAD = ("parameters", "numbers changed", "L2", "largest", "relative", "cosine",
 
 
 @click.command()
-@click.argument("one", metavar="A")
-@click.argument("other", metavar="B")
+@click.argument("one", type=click.Path(), metavar="A")
+@click.argument("other", type=click.Path(), metavar="B")
 @click.option(
     "--by-layer", "by", flag_value="layer", default="layer", help="A row for each layer; what it does anyway."
 )

@@ -15,7 +15,7 @@ from ..data.committing import Change
 from ..data.documents import FIELD
 from ..data.mixing import General
 from ..data.mixing import mix as mixture
-from ..data.presets import branch
+from ..data.presets import named
 from ..data.reading import Layout, Reader
 from ..places import DATA, SPLITS, text
 
@@ -29,7 +29,7 @@ def data() -> None:
 
 
 @data.command()
-@click.argument("names", nargs=-1, required=True, metavar="[DOMAIN] FILE...")
+@click.argument("names", nargs=-1, required=True, type=click.Path(), metavar="[DOMAIN] FILE...")
 @click.option("--splits", default=splitting.DEFAULT, help="Parts of train, valid and test.")
 @click.option("--split", type=click.Choice(SPLITS), help="Put every document here.")
 @click.option("--field", default=FIELD, help="Where the text is, in JSON and tables.")
@@ -57,6 +57,8 @@ def add(names: tuple[str, ...], splits: str, split: str | None, **options: objec
     field, own = str(options["field"]), str(options["domain_field"])
     domain = None if own and os.path.exists(names[0]) else names[0]
     files = names if domain is None else names[1:]
+    if domain is not None:
+        named(domain)
     if not files:
         raise UsageError(f"which files? git btm data add {names[0]} FILE...")
     parts = {split: 1.0} if split else splitting.parse(splits)
@@ -77,7 +79,7 @@ def add(names: tuple[str, ...], splits: str, split: str | None, **options: objec
 @console.as_json
 def split(domain: str, splits: str, *, no_commit: bool, as_json: bool) -> None:
     """Divide a domain's documents into splits anew. Each document's own text decides."""
-    repository, domain = Repository(), branch(domain)
+    repository, domain = Repository(), named(domain)
     added = adding.resplit(repository, domain, splitting.parse(splits))
     paths = [text(domain, part) for part in SPLITS if os.path.exists(repository.absolute(text(domain, part)))]
     keep(repository, Change(paths), f"btm: splits of {domain}", commit=not no_commit)
@@ -97,7 +99,7 @@ def mix(domain: str, general_ratio: float, of: tuple[str, ...], seed: int, **opt
 
     The domain's own train, valid and test stay as they are.
     """
-    repository, domain = Repository(), branch(domain)
+    repository, domain = Repository(), named(domain)
     general = General(general_ratio, of, options["exclude_domain"], seed)
     counts = mixture(repository, domain, general)
     keep(
@@ -152,7 +154,7 @@ def stats(revision: str | None, *, as_json: bool) -> None:
 @uncommitted
 def rm(domain: str, *, no_commit: bool) -> None:
     """Remove a domain's text, and the domain from btm.toml. Commits keep it; its branch stays."""
-    repository, domain = Repository(), branch(domain)
+    repository, domain = Repository(), named(domain)
     folder = f"{DATA}/{domain}"
     held = bool(repository.git.fields("ls-files", "-z", "--", folder))
     if held:

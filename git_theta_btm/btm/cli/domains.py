@@ -11,7 +11,7 @@ from .. import settings
 from ..data import adding, committing, splitting
 from ..data.committing import Change
 from ..data.documents import FIELD
-from ..data.presets import PRESETS, branch, preset
+from ..data.presets import PRESETS, named, preset
 from ..data.reading import Document, Layout, Reader
 from ..data.texts import listed
 from ..experts import experts
@@ -57,7 +57,7 @@ def ls(*, as_json: bool) -> None:
 
 
 @domains.command()
-@click.argument("files", nargs=-1)
+@click.argument("files", nargs=-1, type=click.Path())
 @click.option("-k", "count", default=8, help="Clusters.")
 @click.option("--from", "source", metavar="DOMAIN", help="Divide the text of a domain, instead of files.")
 @click.option("--name", default="cluster", help="What they are called, with a number from 0 each.")
@@ -78,7 +78,7 @@ def discover(files: tuple[str, ...], count: int, source: str | None, name: str, 
     """
     from ..data import discovery
 
-    repository, name = Repository(), branch(name)
+    repository, name = Repository(), named(name)
     if bool(files) == bool(source):
         raise UsageError("name files, or a domain by --from, and not both")
     taken = {domain for domain, _ in listed(repository)}.intersection(f"{name}{number}" for number in range(count))

@@ -27,11 +27,18 @@ def _mixing(function: Function) -> Function:
     """The options that say how experts are mixed."""
     for option in (
         click.option("--temperature", "sharpness", type=float, help="Of the type clustering: .1 without it."),
-        click.option("--clusters", metavar="FILE", help="Of the type clustering: what 'domains discover' made."),
+        click.option(
+            "--clusters",
+            type=click.Path(),
+            metavar="FILE",
+            help="Of the type clustering: what 'domains discover' made.",
+        ),
         click.option("--topk", type=int, metavar="K", help="Only the K experts with the largest prior."),
         click.option("--posterior", type=_POSTERIORS, help="What the text before counts: history without it."),
         click.option("--type", "kind", type=_TYPES, help="Which prior: cached-prior if one is given."),
-        click.option("--prior", metavar="FILE|W,W", help="A file, as 'git btm prior' makes it, or numbers."),
+        click.option(
+            "--prior", type=click.Path(), metavar="FILE|W,W", help="A file, as 'git btm prior' makes it, or numbers."
+        ),
     ):
         function = option(function)
     return function
@@ -56,12 +63,15 @@ def ensemble() -> None:
 @click.argument("experts", nargs=-1, metavar="[EXPERT[=REV]]...")
 @_mixing
 @_follow
+@click.option("-f", "--force", is_flag=True, help="Replace the ensemble of this name, if there is one.")
 @_commit
-def create(name: str, experts: tuple[str, ...], *, follow: bool, commit: bool, **mixing: Any) -> None:
+def create(name: str, experts: tuple[str, ...], *, follow: bool, force: bool, commit: bool, **mixing: Any) -> None:
     """Make an ensemble of experts, all without any, and commit it."""
-    from ..ensembling.ensembles import Ensemble, keep, members
+    from ..ensembling.ensembles import Ensemble, check_new, keep, members
 
     repository = Repository()
+    if not force:
+        check_new(repository, name)
     made = _mixed(Ensemble(members(repository, experts, follow=follow)), **mixing)
     _kept(keep(repository, name, made, f"Make the ensemble {name}", commit=commit))
 

@@ -46,7 +46,13 @@ class Request:
 @click.option("--average", metavar="A,B[,C]", help="The mean of these models, made in memory.")
 @click.option("--weights", metavar="W,W", help="What each model counts in --average.")
 @click.option("--below", type=float, metavar="X", help="Exit with 1 unless every perplexity is below X.")
-@click.option("--fewshot", multiple=True, metavar="TASK.yaml", help="A task of lm-evaluation-harness, a local file.")
+@click.option(
+    "--fewshot",
+    multiple=True,
+    type=click.Path(),
+    metavar="TASK.yaml",
+    help="A task of lm-evaluation-harness, a local file.",
+)
 @click.option("--jsonl", type=click.Path(dir_okay=False), metavar="FILE", help="Append results, as MDEL writes them.")
 @click.option("--share", metavar="REMOTE", help="Fetch kept results from a remote first; push the new ones to it.")
 @click.option("--device", metavar="NAME", help="cpu, cuda, cuda:1; without it a GPU if there is one.")
@@ -66,8 +72,9 @@ def eval(revisions: tuple[str, ...], *, below: float | None, as_json: bool, **op
       git btm eval legal --data legal,medical --split valid
       git bisect run git btm eval --below 12.5
     """
-    repository = Repository()
     request = Request(**options)
+    _check(request)
+    repository = Repository()
     try:
         settings = load(repository.worktree())
         _share(repository, request)
@@ -87,6 +94,18 @@ def eval(revisions: tuple[str, ...], *, below: float | None, as_json: bool, **op
         _append(request.jsonl, settings, names, found, request.split)
     if below is not None and not all(line.worst < below for line in found):
         click.get_current_context().exit(1)
+
+
+def _check(request: Request) -> None:
+    """Raises ``UsageError`` for an option that would have no say."""
+    if request.weights and not request.average:
+        raise UsageError("--weights goes with --average, whose models it weighs")
+    kinds = (("--matrix", request.matrix), ("--history", request.history), ("--average", request.average))
+    asked = [name for name, given in kinds if given]
+    if len(asked) > 1:
+        raise UsageError(f"{' and '.join(asked)} exclude each other")
+    if request.fewshot and request.jsonl:
+        raise UsageError("--jsonl is of perplexities, which --fewshot has none of")
 
 
 def _subjects(repository: Repository, revisions: Sequence[str], request: Request) -> list[Subject]:

@@ -16,7 +16,7 @@ def export() -> None:
 
 
 @export.command()
-@click.argument("words", nargs=-1, metavar="[REV] DIR")
+@click.argument("words", nargs=-1, type=click.Path(), metavar="[REV] DIR")
 @as_json
 def hf(words: tuple[str, ...], *, as_json: bool) -> None:
     """Write the model of a commit as a folder that transformers loads.

@@ -21,7 +21,7 @@ def import_() -> None:
 
 
 @import_.command()
-@click.argument("folder")
+@click.argument("folder", type=click.Path(file_okay=False))
 def hf(folder: str) -> None:
     """Import a folder that transformers' save_pretrained wrote.
 
@@ -36,8 +36,14 @@ def hf(folder: str) -> None:
 
 
 @import_.command()
-@click.argument("path", metavar="FILE.pt")
-@click.option("--dict", "dictionary", metavar="FILE", help="Its dict.txt, which becomes the tokenizer.")
+@click.argument("path", type=click.Path(dir_okay=False), metavar="FILE.pt")
+@click.option(
+    "--dict",
+    "dictionary",
+    type=click.Path(dir_okay=False),
+    metavar="FILE",
+    help="Its dict.txt, which becomes the tokenizer.",
+)
 @click.option("--heads", type=click.IntRange(min=1), help="Attention heads, if the file does not say.")
 @click.option("--activation", metavar="NAME", help="relu, gelu, gelu_accurate, gelu_fast or tanh.")
 @click.option("--scale/--no-scale", default=None, help="Whether embeddings are scaled by the root of their width.")

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from collections.abc import Iterable, Mapping
 
 import click
 
@@ -10,13 +11,22 @@ from ...cli.console import say
 from ...errors import UsageError
 from ...repository import Repository
 from ...setup.attributes import FILE, track
+from ..models import check_named
 from ..places import KEPT, PATTERNS, SETTINGS
 from ..settings import literal, load, write
 
 
 @click.command()
-@click.option("--model", default="tiny-gpt2", metavar="PRESET|FOLDER", help="What the seed is: a preset or a folder.")
-@click.option("--tokenizer", default="bytes", metavar="bytes|FOLDER", help="What cuts text into tokens.")
+@click.option(
+    "--model",
+    default="tiny-gpt2",
+    type=click.Path(),
+    metavar="PRESET|FOLDER",
+    help="What the seed is: a preset or a folder.",
+)
+@click.option(
+    "--tokenizer", default="bytes", type=click.Path(), metavar="bytes|FOLDER", help="What cuts text into tokens."
+)
 @click.option("--block", default=128, help="Tokens in a block.")
 @click.option("--steps", default=600, help="Updates in all: the seed's and an expert's own.")
 @click.option("--seed-share", default=0.5, help="The seed's share of them.")
@@ -49,18 +59,28 @@ def init(  # noqa: PLR0913 - one for each option
     ):
         if fresh or name in given:
             sections[section][name] = value
+    _set(sections, pairs)
+    if "model" in changes:
+        check_named(root, model)
+    write(root, {**changes, **{name: values for name, values in sections.items() if values}})
+    load(root)
+    track(Repository(root), PATTERNS)
+    _keep(os.path.join(root, FILE))
+    repository.git.run("add", "--", SETTINGS, FILE)
+    if not repository.git.run("diff", "--cached", "--quiet", "--", SETTINGS, FILE, check=False).returncode:
+        say(f"nothing has changed: {SETTINGS} and {FILE} say all that already")
+        return
+    say("now: git commit -m 'Branch-Train-Merge', then git btm data add DOMAIN FILE...")
+
+
+def _set(sections: Mapping[str, dict[str, object]], pairs: Iterable[str]) -> None:
+    """Put ``training.batch=64`` into the sections. Raises ``UsageError``."""
     for pair in pairs:
         key, sign, value = pair.partition("=")
         section, _, name = key.rpartition(".")
         if not sign or section not in sections:
             raise UsageError(f"{pair!r} has to be like training.batch=64")
         sections[section][name] = literal(value)
-    write(root, {**changes, **{name: values for name, values in sections.items() if values}})
-    load(root)
-    track(Repository(root), PATTERNS)
-    _keep(os.path.join(root, FILE))
-    repository.git.run("add", "--", SETTINGS, ".gitattributes")
-    say("now: git commit -m 'Branch-Train-Merge', then git btm data add DOMAIN FILE...")
 
 
 def _keep(path: str) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 
 from ...errors import UsageError
@@ -53,6 +54,14 @@ def branch(name: str) -> str:
     if not found or found == "HEAD":
         raise UsageError(f"a domain cannot be called {name!r}: it is to be a branch")
     return found
+
+
+def named(word: str) -> str:
+    """A domain that a command line names, as a branch. Raises ``UsageError`` for a path: its domain was left out."""
+    file = "." in word and os.path.isfile(word)
+    if file or "/" in word or word.startswith("."):
+        raise UsageError(f"{word!r} is a path, and no name of a domain")
+    return branch(word)
 
 
 def subset(name: str) -> str:

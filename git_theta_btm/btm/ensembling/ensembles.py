@@ -4,6 +4,7 @@ copied; the experts are commits of this repository, or branches that are followe
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -151,6 +152,13 @@ def read(repository: Repository, name: str) -> Ensemble:
         return loads(text)
     except ThetaError as error:
         raise ThetaError(f"{path}: {error}") from None
+
+
+def check_new(repository: Repository, name: str) -> None:
+    """Raise ``ThetaError`` if there is an ensemble of this name."""
+    path = filing.name(name, places.ENSEMBLES)
+    if os.path.lexists(repository.absolute(path)):
+        raise ThetaError(f"{path} is there already: --force replaces it, 'git btm ensemble add {name}' changes it")
 
 
 def keep(repository: Repository, name: str, ensemble: Ensemble, message: str, *, commit: bool = True) -> str:

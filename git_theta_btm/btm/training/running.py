@@ -65,8 +65,7 @@ def _agreed(start: Start | None) -> Start:
 
 def initial(root: str, settings: Settings) -> Any:
     """The model that a seed begins as: a folder's weights, or random ones."""
-    place = os.path.join(root, settings.model)
-    name = place if os.path.isdir(place) else settings.model
+    name = models.named(root, settings.model)
     if os.path.isdir(name) and any(file.endswith(".safetensors") for file in os.listdir(name)):
         from transformers import AutoModelForCausalLM
 
