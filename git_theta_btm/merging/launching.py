@@ -61,10 +61,24 @@ def settle(repository: Repository, wanted: Request) -> tuple[Merge, Chosen]:
     remotes = _reduced(git, [Head(commit_of(repository.here, name), name) for name in wanted.experts])
     ancestor = common_ancestor(git, [git.text("rev-parse", "HEAD"), *(head.commit for head in remotes)])
     merge = Merge(repository, remotes, [ancestor] if ancestor else [])
+    if any(key == "weights" and isinstance(weights(value), tuple) and weights(value) for key, value in wanted.pairs):
+        _check_order(git, merge)
     chosen = choose(git, merge, wanted.pairs)
     paths = mergeable(git, [model.path for model in repository.models()])
     chosen.record(paths[0] if paths else _ANY)
     return merge, chosen
+
+
+def _check_order(git: Git, merge: Merge) -> None:
+    """Raise ``UsageError`` if weights without names would be another expert's: git puts HEAD first, and leaves out what
+    HEAD has in its history."""
+    ours = merge.ours
+    for place, head in enumerate(merge.remotes):
+        if head.commit == ours.commit and place:
+            raise UsageError(f"{ours.name} is HEAD, which comes first: name it first, or name the weights")
+        inside = git.run("merge-base", "--is-ancestor", head.commit, ours.commit, check=False).returncode == 0
+        if inside and head.commit != ours.commit:
+            raise UsageError(f"{head.name} is in {ours.name} already, so git merges the others: name their weights")
 
 
 def _reduced(git: Git, heads: Sequence[Head]) -> list[Head]:

@@ -88,6 +88,17 @@ def test_weights_by_name(trio: Repo) -> None:
     assert "Theta-Expert: " + tip(repo, "legal") + " 3.0 legal" in message(repo)
 
 
+def test_weights_keep_their_experts_whatever_git_puts_first(trio: Repo) -> None:
+    repo, states = trio, of_names("legal", "medical")
+    repo.git("checkout", "--quiet", "legal")
+    assert "legal is HEAD" in theta(repo, "merge", "medical", "legal", "--weights", "3,1", code=129).stderr
+    repo.git("checkout", "--quiet", "both")
+    assert "legal is in both already" in theta(repo, "merge", "legal", "code", "--weights", "3,1", code=129).stderr
+    repo.git("checkout", "--quiet", "legal")
+    theta(repo, "merge", "legal", "medical", "--weights", "3,1")
+    assert same(merged(repo), mean([states["legal"], states["medical"]], [3.0, 1.0]))
+
+
 def test_a_recipe_names_all(trio: Repo, tmp_path: Path) -> None:
     repo, states = trio, of_names("legal", "medical")
     (repo.path / "sub").mkdir()
