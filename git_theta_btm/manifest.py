@@ -16,7 +16,7 @@ from hashlib import sha256
 from .errors import ConflictMarkers, FormatError, ManifestError
 from .tensor import MAX_BYTES, Tensor
 
-MAGIC = b"git-theta-btm manifest 1: "
+MAGIC = b"git-theta-btm manifest "  # of any version: one that a later program wrote must not pass for a file
 FIRST_LINE = (
     "git-theta-btm manifest 1: a model, stored tensor by tensor; to get the file itself: "
     "pip install git-theta-btm && git theta install && git theta pull"
@@ -27,6 +27,7 @@ PACKED = 16 << 10  # blobs of at most this many bytes share a pack: an LFS serve
 _HEX = re.compile("[0-9a-f]{64}")
 _BARE = re.compile(r"[!#-\[\]-~]+")  # printable ASCII but for the quote and the backslash
 _DIGITS = re.compile("([0-9]+)")
+_OTHER = re.compile(re.escape(MAGIC) + b"(?!1:)[0-9]+:")
 _CONFLICT = re.compile(rb"^(?:<{7} |={7}$|>{7} |\|{7} )", re.MULTILINE)
 
 
@@ -166,17 +167,26 @@ def is_manifest(head: bytes) -> bool:
     return head.startswith(MAGIC)
 
 
+def is_later(text: bytes) -> bool:
+    """Whether ``text`` claims to be a manifest of a version that only a later program reads."""
+    return _OTHER.match(text) is not None
+
+
 def loads(text: bytes) -> Manifest:
     """The manifest that ``text`` spells. Raises ``ManifestError``, and ``ConflictMarkers`` if a merge left some."""
     if _CONFLICT.search(text):
         raise ConflictMarkers("conflict markers in a manifest: a text merge went through it")
+    if is_later(text):
+        raise ManifestError("a manifest that needs a newer git-theta-btm: pip install --upgrade git-theta-btm")
     try:
         lines = text.decode().split("\n")
         if lines[0] != FIRST_LINE or lines.pop() != "":
             raise ManifestError("not a manifest of version 1, or cut short")
         manifest = _assemble([line.split(" ") for line in lines[1:]])
-    except (ValueError, IndexError, TypeError, FormatError, RecursionError) as error:
+    except FormatError as error:
         raise ManifestError(f"broken manifest: {error}") from None
+    except (ValueError, IndexError, TypeError, RecursionError):
+        raise ManifestError("broken manifest: a line is missing, or is not what its first word says") from None
     if manifest.dumps() != text:
         raise ManifestError("broken manifest: its lines do not agree with its digest, or are not in canonical form")
     return manifest

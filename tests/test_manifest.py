@@ -18,6 +18,7 @@ from git_theta_btm.manifest import (
     Entry,
     Manifest,
     Stored,
+    is_later,
     is_manifest,
     loads,
     order,
@@ -169,6 +170,14 @@ def test_order_is_total(three: list[str]) -> None:
     assert (order(first) == order(second)) == (first == second)
 
 
+@pytest.mark.parametrize("version", ["0", "2", "10"])
+def test_a_later_version_is_a_manifest_that_needs_a_newer_program(version: str) -> None:
+    text = GOLDEN.replace(b"manifest 1:", f"manifest {version}:".encode())
+    assert is_manifest(text) and is_later(text) and not is_later(GOLDEN)
+    with pytest.raises(ManifestError, match="needs a newer git-theta-btm"):
+        loads(text)
+
+
 # -- what is refused -------------------------------------------------------------------------------------------------
 
 
@@ -205,6 +214,13 @@ def test_an_edited_object_line_is_another_manifest_or_none() -> None:
     ):
         with pytest.raises(ManifestError):
             loads(text.replace(b" 148\n", broken))
+
+
+@pytest.mark.parametrize("keyword", ["digest", "format", "size", "layout"])
+def test_a_line_that_is_missing_is_told_in_our_own_words(keyword: str) -> None:
+    text = b"".join(line for line in GOLDEN.splitlines(keepends=True) if not line.startswith(keyword.encode() + b" "))
+    with pytest.raises(ManifestError, match="broken manifest: a line is missing"):
+        loads(text)
 
 
 @pytest.mark.parametrize("cut", [0, 1, 30, len(FIRST_LINE), len(FIRST_LINE) + 1, len(FIRST_LINE) + 20, -1, -2, -66])

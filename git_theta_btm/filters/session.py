@@ -112,13 +112,15 @@ class Session:
         try:
             loads(text)
         except ManifestError as error:
-            if text == self._staged():
+            staged = self._staged()
+            if text == staged:
                 return text
             if isinstance(error, ConflictMarkers):
                 raise ConflictMarkers(
                     f"{error}: choose a side with 'git checkout --ours|--theirs -- {self.path}'"
                 ) from None
-            raise
+            remedy = f"; 'git checkout -- {self.path}' brings back what is staged" if staged else ""
+            raise ManifestError(f"{error}{remedy}") from None
         return text
 
     def _recorded(self, digest: Digest) -> Manifest | None:
