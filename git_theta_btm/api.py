@@ -19,7 +19,7 @@ from .blobs import Blobs, Opened
 from .care.versions import located
 from .changes import Change
 from .changes import diff as differences
-from .errors import CorruptObject, FormatError, ManifestError, ThetaError
+from .errors import CorruptObject, FormatError, ManifestError, MissingObject, ThetaError
 from .formats.safetensors import MAX_HEADER
 from .layout import Layout, segments
 from .manifest import Digest, Entry, Manifest, is_manifest, loads, spell
@@ -34,7 +34,7 @@ if TYPE_CHECKING:
 def open(path: str, rev: str | None = None, repository: str = ".") -> Checkpoint:
     """The model at ``path``, which is relative to ``repository``, in a revision, or in the index if there is none.
 
-    Raises ``ThetaError`` if there is no such file, or if git does not store it parameter by parameter.
+    Raises ``ThetaError`` if there is no such revision or file, or if git does not store it parameter by parameter.
     """
     found = Repository(repository)
     if rev is None and found.root is None:
@@ -42,23 +42,35 @@ def open(path: str, rev: str | None = None, repository: str = ".") -> Checkpoint
     name = f"{rev or ''}:{located(found, path)}"
     answer = found.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
     if answer.returncode:
+        if rev is not None and not found.git.tree(rev):
+            raise ThetaError(f"there is no revision {rev!r}")
         raise ThetaError(f"there is no file {path!r} in {rev or 'the index'}")
     text = found.git.blob(answer.stdout.decode().strip())
     if not is_manifest(text):
         raise ThetaError(f"{path} is not stored parameter by parameter in {rev or 'the index'}")
-    return Checkpoint(loads(text), found.store)
+    try:
+        return Checkpoint(loads(text), found.store)
+    except ManifestError as error:
+        raise type(error)(f"{path} in {rev or 'the index'}: {error}") from None
 
 
 class Checkpoint(Mapping[str, "Array"]):
     """One version of a model: its parameters by name, as read-only arrays. Safe to use from many threads.
 
-    An array is read from the store each time it is asked for, and compared with its digest.
+    An array is read from the store each time it is asked for, and compared with its digest. Two are equal if they have
+    the same digest; no weight is read for that.
     """
 
     def __init__(self, manifest: Manifest, store: ObjectStore) -> None:
         self.manifest = manifest
         self.entries: Mapping[str, Entry] = MappingProxyType({entry.name: entry for entry in manifest.entries})
         self.blobs = Blobs(manifest.objects, store)
+
+    def __eq__(self, other: object) -> bool:
+        return self.digest == other.digest if isinstance(other, Checkpoint) else NotImplemented
+
+    def __hash__(self) -> int:
+        return hash(self.digest)
 
     @property
     def digest(self) -> Digest:
@@ -91,13 +103,13 @@ class Checkpoint(Mapping[str, "Array"]):
         """A whole parameter. Raises ``KeyError``, ``ObjectError`` if it is not here or corrupt, and ``ThetaError`` if
         NumPy has no such type."""
         tensor = self.entries[name].tensor
-        with _naming(name):
+        with naming(name):
             numpy_type(tensor.dtype.name)  # before anything is read
             return array(self.raw(name), tensor)
 
     def raw(self, name: str) -> bytes:
         """The bytes of a parameter, of whatever type. Raises ``KeyError``, and ``ObjectError`` as above."""
-        with _naming(name), self.source(name) as source:
+        with naming(name), self.source(name) as source:
             data = source.read(0, source.size)
             if Digest.of(data) != self.entries[name].digest:
                 raise CorruptObject("its bytes have another SHA-256: run 'git theta fsck'")
@@ -109,7 +121,7 @@ class Checkpoint(Mapping[str, "Array"]):
         A part cannot be compared with the digest of the whole. Raises what ``[]`` raises, and ``ThetaError`` for a
         parameter without rows.
         """
-        with _naming(name), self.source(name) as source:
+        with naming(name), self.source(name) as source:
             part, offset = rows(self.entries[name].tensor, start, stop)
             return array(source.read(offset, part.nbytes), part)
 
@@ -121,7 +133,9 @@ class Checkpoint(Mapping[str, "Array"]):
     def source(self, name: str) -> Iterator[Source]:
         """The bytes of a parameter, to be read in any order. Raises ``KeyError`` and ``ObjectError``."""
         with Opened() as opened:
-            yield self.source_among(name, opened)
+            with naming(name):  # not what goes wrong while it is open: that may be about another
+                source = self.source_among(name, opened)
+            yield source
 
     def source_among(self, name: str, opened: Opened) -> Source:
         """The same beside what is open already, until all of it is closed."""
@@ -151,14 +165,15 @@ class Checkpoint(Mapping[str, "Array"]):
 
 
 @contextmanager
-def _naming(name: str) -> Iterator[None]:
-    """Errors about a parameter, named."""
+def naming(name: str) -> Iterator[None]:
+    """Errors about a parameter, named, with what helps where an object is not here."""
     try:
         yield
     except ThetaError as error:
         if str(error).startswith("parameter "):
             raise
-        raise type(error)(f"parameter {spell(name)}: {error}") from None
+        remedy = ": 'git theta fetch REMOTE REV' brings it, if it is there" if isinstance(error, MissingObject) else ""
+        raise type(error)(f"parameter {spell(name)}: {error}{remedy}") from None
 
 
 class _File:

@@ -56,8 +56,8 @@ class Git:
                 stderr=out,
                 check=False,
             )
-        except FileNotFoundError:
-            raise ThetaError("git is not installed, or not on PATH") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._not_started() from None
         if check and done.returncode:
             raise ThetaError(
                 _words(done.stderr or b"") or f"git {arguments[0]} failed with exit code {done.returncode}"
@@ -68,8 +68,13 @@ class Git:
         """Run git on this process's own input, output and terminal, as if the user had; returns its exit code."""
         try:
             return subprocess.run(["git", *arguments], cwd=self.directory, env=self.environment, check=False).returncode
-        except FileNotFoundError:
-            raise ThetaError("git is not installed, or not on PATH") from None
+        except (FileNotFoundError, NotADirectoryError):
+            raise self._not_started() from None
+
+    def _not_started(self) -> ThetaError:
+        if not os.path.isdir(self.directory):
+            return ThetaError(f"there is no directory {self.directory!r}")
+        return ThetaError("git is not installed, or not on PATH")
 
     def configured(self, key: str, default: str = "", *, kind: str = "") -> str:
         """The value of a key of the configuration; ``kind`` is one of git's types, such as ``bool`` or ``path``."""
@@ -101,6 +106,17 @@ class Git:
         """git's NUL-terminated output, one string for each field."""
         output = self.run(*arguments, stdin=stdin, check=check).stdout
         return os.fsdecode(output).removesuffix("\0").split("\0") if output else []
+
+    def may_name_branch(self, name: str) -> bool:
+        """Whether a branch can have this name: not ``HEAD``, ``-x`` or ``a..b``, nor ``@{-1}``, which is another's."""
+        answer = self.run("check-ref-format", "--branch", name, check=False)
+        return os.fsdecode(answer.stdout) == name + "\n"
+
+    def tree(self, revision: str) -> str:
+        """The tree of a revision; empty if there is no such revision."""
+        name = revision + "^{tree}"
+        found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
+        return found.stdout.decode().strip()
 
     def version(self) -> tuple[int, ...]:
         """git's version as numbers, ``(2, 39, 5)``."""
@@ -192,6 +208,10 @@ def quote(name: str) -> str:
 
 
 def _words(stderr: bytes) -> str:
-    """All that git said, on one line, without its list of options."""
+    """All that git said, on one line, without its list of options; or what our filter did, if git failed of that."""
     said = stderr.decode(errors="replace").partition("\nusage:")[0]
+    lines = said.splitlines()
+    ours = [line.removeprefix("theta: ") for line in lines if line.startswith("theta: ")]
+    if ours and "'theta'" in lines[-1]:  # PATH: clean filter 'theta' failed
+        return ours[-1]
     return " ".join(said.removeprefix("fatal: ").removeprefix("error: ").split())

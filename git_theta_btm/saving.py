@@ -9,9 +9,10 @@ from __future__ import annotations
 import os
 import re
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextlib import closing, suppress
 from dataclasses import dataclass
+from glob import escape, glob
 from tempfile import TemporaryDirectory
 
 from .care.versions import located
@@ -52,10 +53,10 @@ def save(  # noqa: PLR0913 - one for each option
     the commit goes on top. Raises ``ThetaError`` for a branch that is checked out, a path that is not tracked, and a
     tensor that safetensors does not store, ``OSError`` if the disk is full.
     """
-    if "\0" in path + message + (branch or "") or os.path.basename(path).startswith(".git"):
+    if "\0" in path + (branch or "") or os.path.basename(path).startswith(".git"):
         raise ThetaError(f"no model can be {path!r} in {branch!r}: names have no NUL, and .git* is git's own")
     found = Repository(repository)
-    target = _Target(found, _reference(found.git, branch), located(found, path), track)
+    target = _Target(found, _reference(found, branch), located(found, path), track)
     text = _message(found.git, message, trailers or {})
     source = safetensors(state, metadata)
     first = not os.path.isdir(found.store.root)
@@ -96,10 +97,12 @@ def _settle(git: Git) -> None:
     warnings.warn(f"the {hooks.NAME} hook {problem}", stacklevel=3)
 
 
-def _reference(git: Git, branch: str | None) -> str:
-    """The ref to move. Raises ``ThetaError`` if it is checked out somewhere: what stands there would look modified."""
+def _reference(repository: Repository, branch: str | None) -> str:
+    """The ref to move. Raises ``ThetaError`` if it is checked out somewhere, where files would look modified, or is
+    being rebased, which would not come to its end."""
+    git = repository.git
     name = "HEAD" if branch is None else f"refs/heads/{branch}"
-    if branch is not None and (branch[:1] == "-" or git.run("check-ref-format", name, check=False).returncode):
+    if branch is not None and not git.may_name_branch(branch):
         raise ThetaError(f"{branch!r} is no name for a branch")
     followed = git.run("symbolic-ref", "--quiet", name, check=False).stdout
     if branch is None and not followed:
@@ -113,12 +116,24 @@ def _reference(git: Git, branch: str | None) -> str:
                 f"branch {ref.removeprefix('refs/heads/')} is checked out in {worktree}: save to another branch, and "
                 "merge it there, or 'git switch --detach' there first"
             )
+    if ref in _rebased(repository.common):
+        raise ThetaError(f"branch {ref.removeprefix('refs/heads/')} is being rebased: 'git rebase --continue' first")
     return ref
+
+
+def _rebased(common: str) -> Iterator[str]:
+    """The branches that a rebase in some worktree will move, which has HEAD on none meanwhile."""
+    for state in ("rebase-merge", "rebase-apply"):
+        for place in (common, *glob(os.path.join(escape(common), "worktrees", "*"))):
+            with suppress(OSError), open(os.path.join(place, state, "head-name"), errors="surrogateescape") as file:
+                yield file.read().removesuffix("\n")
 
 
 def _message(git: Git, message: str, trailers: Mapping[str, object]) -> bytes:
     if not message.strip():
         raise ThetaError("a commit needs a message")
+    if "\0" in message:
+        raise ThetaError("a commit's message has no NUL")
     words = []
     for name, value in trailers.items():
         if not _TRAILER.fullmatch(name) or not _LINE.fullmatch(str(value)):
@@ -226,8 +241,10 @@ class Draft:
         return self.git.run("hash-object", "-w", "--stdin", stdin=data).stdout.decode().strip()
 
     def put(self, path: str, oid: str) -> None:
-        """Have a blob at a path."""
-        self.git.run(*_PRIVATE, "update-index", "--add", "--cacheinfo", f"100644,{oid},{path}")
+        """Have a blob at a path; a file that is executable stays so."""
+        before = self.git.text("ls-files", "-s", "-z", "--full-name", "--", f":(top,literal){path}")
+        mode = "100755" if before.startswith("100755 ") else "100644"
+        self.git.run(*_PRIVATE, "update-index", "--add", "--cacheinfo", f"{mode},{oid},{path}")
 
     def remove(self, *paths: str) -> None:
         """Leave out files, and all that is in folders; those that are not there are not missed."""

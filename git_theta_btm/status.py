@@ -23,7 +23,8 @@ _NONE = "0" * 40
 @dataclass(frozen=True, slots=True)
 class FileStatus:
     """One model file. ``states`` are of ``conflict staged modified deleted stub missing plain broken``, or ``clean``;
-    changes are those of HEAD to index, and of index to worktree; ``missing`` counts objects of the staged version."""
+    changes are those of HEAD to index, and of index to worktree; ``missing`` counts objects of the staged version, and
+    ``problem`` is what is wrong with a manifest or a stub that is ``broken``."""
 
     path: str
     states: tuple[str, ...]
@@ -31,6 +32,7 @@ class FileStatus:
     staged: tuple[Change, ...] = ()
     modified: tuple[Change, ...] = ()
     missing: int = 0
+    problem: str = ""
 
 
 class Row(NamedTuple):
@@ -78,8 +80,10 @@ class _Look:
             return FileStatus(path, ("conflict",))
         staged, modified = row.letters[0], row.letters[1]
         text = read_manifest(self._blobs, row.staged)
-        index = _parsed(text)
+        index, problem = _read(text)
         stub = read_stub(self._repository.absolute(path))
+        if not problem and stub != text and (problem := _read(stub)[1]):
+            problem += "; 'git checkout -- PATH' brings back what is staged"
         missing = len(self._repository.missing(index)) if index else 0
         flags = {
             "staged": staged != ".",
@@ -88,7 +92,7 @@ class _Look:
             "stub": stub is not None,
             "missing": missing > 0,
             "plain": text is None and row.staged.strip("0") != "" and self._blobs.read(row.staged, limit=1) != b"",
-            "broken": text is not None and index is None,
+            "broken": problem != "",
         }
         return FileStatus(
             path,
@@ -97,6 +101,7 @@ class _Look:
             tuple(diff(_parsed(read_manifest(self._blobs, row.committed)), index)) if flags["staged"] else (),
             tuple(diff(index, self._worktree(path, stub))) if flags["modified"] else (),
             missing,
+            problem,
         )
 
     def _worktree(self, path: str, stub: bytes | None) -> Manifest | None:
@@ -113,6 +118,12 @@ class _Look:
 
 
 def _parsed(text: bytes | None) -> Manifest | None:
-    with suppress(ManifestError):
-        return loads(text) if text is not None else None
-    return None
+    return _read(text)[0]
+
+
+def _read(text: bytes | None) -> tuple[Manifest | None, str]:
+    """The manifest, and what is wrong with it."""
+    try:
+        return (None if text is None else loads(text)), ""
+    except ManifestError as error:
+        return None, str(error)

@@ -4,12 +4,15 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from hashlib import sha256
 from math import inf, sqrt
 from typing import TYPE_CHECKING
 
-from .api import Checkpoint
-from .errors import ThetaError
+from .api import Checkpoint, naming
+from .arrays import array, numpy_type, rows
+from .errors import CorruptObject, ThetaError
 from .manifest import PACKED, Digest, Entry, Manifest, spell
+from .tensor import Tensor
 
 if TYPE_CHECKING:
     from .arrays import Array
@@ -60,23 +63,43 @@ def chain(manifest: Manifest, entry: Entry) -> list[Link]:
 
 
 def statistics(checkpoint: Checkpoint, name: str, start: int | None = None, stop: int | None = None) -> Statistics:
-    """Of a parameter, or of some of its rows, 4 MiB at a time where it has rows.
+    """Of a parameter, whose bytes are compared with its digest, or of some of its rows alone, 4 MiB at a time.
 
     Raises ``ObjectError`` if an object is missing or corrupt, ``ThetaError`` for what has no order, as complex numbers.
     """
     moments = _Moments()
-    for part in _parts(checkpoint, name, start, stop):
+    whole = start is None and stop is None
+    for part in _whole(checkpoint, name) if whole else _rows(checkpoint, name, start, stop):
         if part.dtype.kind == "c":
             raise ThetaError(f"parameter {spell(name)}: complex numbers have no minimum and no maximum")
         moments.add(part)
     return moments.result()
 
 
-def _parts(checkpoint: Checkpoint, name: str, start: int | None, stop: int | None) -> Iterator[Array]:
-    tensor = checkpoint.entries[name].tensor
-    if not tensor.shape:
+def _whole(checkpoint: Checkpoint, name: str) -> Iterator[Array]:
+    """All numbers, in the order of the file. Raises ``CorruptObject`` after the last if they are not the right ones."""
+    entry = checkpoint.entries[name]
+    if entry.tensor.strides is not None:  # there may be gaps between them
         yield checkpoint[name]
         return
+    digest = sha256()
+    with naming(name):
+        step = _PART // numpy_type(entry.tensor.dtype.name).itemsize
+        flat = Tensor(entry.tensor.dtype, (entry.tensor.numel,))
+        with checkpoint.source(name) as source:
+            for start in range(0, entry.tensor.numel, step):
+                part, offset = rows(flat, start, start + step)
+                data = source.read(offset, part.nbytes)
+                digest.update(data)
+                yield array(data, part)
+        if digest.hexdigest() != entry.digest:
+            raise CorruptObject("its bytes have another SHA-256: run 'git theta fsck'")
+
+
+def _rows(checkpoint: Checkpoint, name: str, start: int | None, stop: int | None) -> Iterator[Array]:
+    tensor = checkpoint.entries[name].tensor
+    if not tensor.shape:
+        raise ThetaError(f"parameter {spell(name)}: a tensor {tensor} has no rows")
     first, last, _ = slice(start, stop).indices(tensor.shape[0])
     step = max(1, _PART * tensor.shape[0] // max(1, tensor.nbytes))
     if tensor.strides is not None:  # rows of a transposed matrix lie all over it: it is read once, as a whole

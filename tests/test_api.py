@@ -97,8 +97,9 @@ def test_the_worktree_is_not_needed(model: Repo, tmp_path: Path) -> None:
     ("path", "rev", "words"),
     [
         ("frob", None, "no file 'frob' in the index"),
-        ("dir/m.safetensors", "frob", "no file .* in frob"),
-        ("dir/m.safetensors", "--all", "no file"),
+        ("frob", "HEAD", "no file 'frob' in HEAD"),
+        ("dir/m.safetensors", "frob", "no revision 'frob'"),
+        ("dir/m.safetensors", "--all", "no revision '--all'"),
         (".gitattributes", "HEAD", "not stored parameter by parameter"),
         ("../../m.safetensors", None, "no file"),
     ],
@@ -204,9 +205,32 @@ def test_errors_name_the_parameter(model: Repo) -> None:
     with pytest.raises(CorruptObject, match=r"parameter h\.0\.w: .*"):
         checkpoint["h.0.w"]
     os.unlink(path)
-    with pytest.raises(MissingObject, match=r"parameter h\.0\.w: object .* is not in the store"):
+    with pytest.raises(MissingObject, match=r"parameter h\.0\.w: object .* is not in the store: 'git theta fetch"):
         checkpoint.slice("h.0.w", 0, 1)
+    with pytest.raises(MissingObject, match=r"parameter h\.0\.w: .*: 'git theta fetch"), checkpoint.source("h.0.w"):
+        pass
     assert checkpoint["bias"].shape == (7,)  # which needs nothing of it
+
+
+def test_equal_are_those_of_one_digest(model: Repo) -> None:
+    committed, again = (git_theta_btm.open("dir/m.safetensors", "HEAD", str(model.path)) for _ in range(2))
+    staged = git_theta_btm.open("dir/m.safetensors", None, str(model.path))
+    (model.theta / "objects").rename(model.theta / "gone")  # no weight is read
+    assert committed == again and {committed, again, staged} == {committed, staged}
+    assert committed != staged and committed != STATE and committed != {}
+
+
+def test_a_broken_manifest_is_one_error_that_names_the_file(model: Repo) -> None:
+    text = model.blob("dir/m.safetensors").replace(b"bias", b"gain")
+    oid = model.run("hash-object", "-w", "--stdin", stdin=text).stdout.decode().strip()
+    model.git("update-index", "--cacheinfo", f"100644,{oid},dir/m.safetensors")
+    with pytest.raises(ManifestError, match=r"dir/m\.safetensors in the index: broken manifest"):
+        git_theta_btm.open("dir/m.safetensors", None, str(model.path))
+
+
+def test_no_directory(tmp_path: Path) -> None:
+    with pytest.raises(ThetaError, match="there is no directory .*nope"):
+        git_theta_btm.open("m.safetensors", repository=str(tmp_path / "nope"))
 
 
 def test_a_manifest_that_lies_about_its_format(model: Repo) -> None:

@@ -41,6 +41,19 @@ def test_without_git(git: Git, monkeypatch: pytest.MonkeyPatch) -> None:
         git.run("version")
 
 
+def test_a_directory_that_is_none_is_told_from_no_git(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"")
+    for name in ("gone", "file"):
+        with pytest.raises(ThetaError, match=f"there is no directory .*{name}"):
+            Git(str(tmp_path / name)).run("version")
+
+
+@pytest.mark.parametrize("name", ["HEAD", "-d", "a..b", "a.lock", "", "@{-1}", "a b"])
+def test_names_that_no_branch_can_have(git: Git, name: str) -> None:
+    assert not git.may_name_branch(name)
+    assert git.may_name_branch("a/b") and git.may_name_branch("HEAD2") and git.may_name_branch("größe")
+
+
 def test_fields(git: Git) -> None:
     assert git.fields("ls-files", "-z") == []
     for name in ("a", "b c"):

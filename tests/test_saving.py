@@ -132,6 +132,8 @@ def test_message_and_trailers(repo: Repo) -> None:
         ({"trailers": {"Step": "1\nSigned-off-by: x"}}, "not a trailer"),
         ({"branch": "a..b"}, "no name for a branch"),
         ({"branch": "-d"}, "no name for a branch"),
+        ({"branch": "HEAD"}, "no name for a branch"),
+        ({"message": "a\0b"}, "a commit's message has no NUL"),
         ({"branch": "main"}, "main is checked out in .*: save to another branch"),
         ({"branch": None}, "main is checked out in .*: save to another branch"),
         ({"path": "notes.txt"}, "notes.txt does not have filter=theta in branch run: track=True"),
@@ -176,6 +178,39 @@ def test_a_branch_of_another_worktree_is_not_moved(repo: Repo, tmp_path: Path) -
     Repo(tmp_path / "other").git("switch", "--quiet", "--detach")
     save(Repo(tmp_path / "other"), state(), NAME, "m", branch="alias")
     assert repo.git("log", "-1", "--format=%s", "other") == "m"
+
+
+@pytest.mark.parametrize("where", ["main", "linked"])
+@pytest.mark.parametrize("backend", ["--merge", "--apply"])
+def test_a_branch_that_is_being_rebased_is_not_moved(repo: Repo, tmp_path: Path, where: str, backend: str) -> None:
+    repo.write("notes.txt", b"old")
+    repo.commit("base")
+    place = repo
+    if where == "linked":
+        repo.git("worktree", "add", "--quiet", "-b", "mine", str(tmp_path / "linked"))
+        place = Repo(tmp_path / "linked")
+    else:
+        repo.git("switch", "--quiet", "--create", "mine")
+    place.write("notes.txt", b"mine")
+    place.commit("mine")
+    place.git("branch", "other", "HEAD~")
+    place.git("switch", "--quiet", "other")
+    place.write("notes.txt", b"other")
+    place.commit("other")
+    assert place.run("rebase", backend, "other", "mine", check=False).returncode
+    with pytest.raises(ThetaError, match="branch mine is being rebased"):
+        save(repo, state(), NAME, "m", branch="mine")
+    place.git("rebase", "--abort")
+    place.git("switch", "--quiet", "--detach")
+    save(repo, state(), NAME, "m", branch="mine")
+
+
+def test_an_executable_file_stays_one(repo: Repo) -> None:
+    repo.write(NAME, state())
+    (repo.path / NAME).chmod(0o755)
+    repo.commit()
+    save(repo, state(1), NAME, "m")
+    assert repo.git("ls-tree", "-r", "run", "--", NAME).startswith("100755 ")
 
 
 def test_a_bare_repository_has_no_worktree_to_disagree(repo: Repo, tmp_path: Path) -> None:

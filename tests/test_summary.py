@@ -8,11 +8,13 @@ from hypothesis.extra.numpy import arrays
 from safetensors.numpy import save
 
 from git_theta_btm.api import Checkpoint
-from git_theta_btm.errors import ThetaError
+from git_theta_btm.errors import CorruptObject, ThetaError
 from git_theta_btm.filters.clean import clean
+from git_theta_btm.manifest import Blob, Digest, Entry, Manifest
 from git_theta_btm.source import BytesSource
 from git_theta_btm.store import Forgetful, MemoryStore
 from git_theta_btm.summary import Statistics, chain, statistics
+from git_theta_btm.tensor import DTYPES, Tensor
 
 
 def checkpoint_of(**state: np.ndarray) -> Checkpoint:
@@ -48,6 +50,30 @@ def test_scalars_and_complex_numbers() -> None:
     assert statistics(checkpoint_of(w=np.array(3, "i8")), "w") == Statistics(1, 0, 0, 3, 3, 3, 0)
     with pytest.raises(ThetaError, match="parameter w: complex"):
         statistics(checkpoint_of(w=np.ones(3, "c8")), "w")
+
+
+def test_bytes_that_are_not_those_of_the_digest_have_no_statistics() -> None:
+    store = MemoryStore()
+    state = {"w": np.random.default_rng(0).integers(0, 255, 9_000_000, "u1")}  # in three parts
+    checkpoint = Checkpoint(clean(BytesSource(save(state)), store, Forgetful()), store)
+    assert statistics(checkpoint, "w").count == 9_000_000
+    digest = checkpoint.entries["w"].digest
+    store.objects[digest] = store.objects[digest][:-1] + b"\xff"
+    with pytest.raises(CorruptObject, match="parameter w: its bytes have another SHA-256: run 'git theta fsck'"):
+        statistics(checkpoint, "w")
+    assert statistics(checkpoint, "w", 0, 2).count == 2  # a part has no digest
+
+
+def test_numbers_in_blocks_are_no_numbers_of_numpy() -> None:
+    blocks = Entry("q", Tensor(DTYPES["Q8_0"], (2, 32)), Digest.of(b"q"))
+    checkpoint = Checkpoint(Manifest("gguf", 68, Blob(Digest.of(b""), 0), (blocks,)), MemoryStore())
+    with pytest.raises(ThetaError, match="parameter q: NumPy has no type for Q8_0"):
+        statistics(checkpoint, "q")
+
+
+def test_a_parameter_without_rows() -> None:
+    with pytest.raises(ThetaError, match="parameter w: a tensor I64.* has no rows"):
+        statistics(checkpoint_of(w=np.array(3, "i8")), "w", 0, 1)
 
 
 def test_chains() -> None:

@@ -12,7 +12,9 @@ from ..api import Checkpoint
 from ..api import open as open_model
 from ..errors import ObjectError, ThetaError, UsageError
 from ..manifest import Entry, spell
+from ..repository import Repository
 from ..summary import Link, Statistics, chain, statistics
+from ..tensor import Tensor
 from .console import as_json, columns, data, dump, size
 
 _SHORT = 10  # hexadecimal digits of a digest
@@ -43,7 +45,7 @@ def show(word: str, *, rows: str | None, as_json: bool) -> None:
             raise UsageError("--rows needs a parameter: PATH#PARAMETER")
         _list(model, as_json=as_json)
     else:
-        _one(model, model.entries[name], _bounds(rows), as_json=as_json)
+        _one(model, model.entries[name], _bounds(rows, model.entries[name].tensor), as_json=as_json)
 
 
 def _find(word: str) -> tuple[Checkpoint, str | None]:
@@ -61,16 +63,24 @@ def _find(word: str) -> tuple[Checkpoint, str | None]:
 
 
 def open_words(word: str) -> Checkpoint:
-    """The model that ``[REV:]PATH`` names, as git reads it. Raises ``ThetaError``."""
+    """The model that ``[REV:]PATH`` names, as git reads it: after a colon from the root of the worktree, unless it
+    begins with ``./`` or ``../``. Raises ``ThetaError``."""
     revision, colon, path = word.partition(":")
-    return open_model(path, revision or None) if colon else open_model(word)
+    if not colon:
+        return open_model(word)
+    start = "." if path.startswith(("./", "../")) else Repository().root or "."
+    return open_model(path, revision or None, start)
 
 
-def _bounds(rows: str | None) -> Bounds:
-    match = _ROWS.fullmatch(rows or ":")
+def _bounds(rows: str | None, tensor: Tensor) -> Bounds:
+    if rows is None:
+        return None, None
+    match = _ROWS.fullmatch(rows)
     if not match:
         raise UsageError(f"{rows!r} are no rows: A:B means from row A to before row B")
     start, stop = (int(word) if word else None for word in match.groups())
+    if not tensor.shape or not range(tensor.shape[0])[start:stop]:
+        raise UsageError(f"--rows {rows}: a tensor {tensor} has no such rows")
     return start, stop
 
 
@@ -81,7 +91,7 @@ def _list(model: Checkpoint, *, as_json: bool) -> None:
         dump(digest=model.digest, format=model.manifest.format, size=model.manifest.size, parameters=parameters)
         return
     for line in columns(
-        [(entry.digest[:_SHORT], spell(entry.name), str(entry.tensor), _stored(links)) for entry, links in rows]
+        [(entry.digest[:_SHORT], spell(entry.name), str(entry.tensor), _stored(entry, links)) for entry, links in rows]
     ):
         data(line)
 
@@ -113,8 +123,10 @@ def _fields(entry: Entry) -> dict[str, object]:
     }
 
 
-def _stored(links: list[Link]) -> str:
-    return f"{' of '.join(link.kind for link in links)}, {size(links[0].size)}" if links else "in chunks"
+def _stored(entry: Entry, links: list[Link]) -> str:
+    if not links:
+        return "in chunks" if entry.view else "empty"
+    return f"{' of '.join(link.kind for link in links)}, {size(links[0].size)}"
 
 
 def _link(link: Link) -> tuple[str, str]:

@@ -64,6 +64,8 @@ def _parameters(changes: Iterable[Change]) -> list[dict[str, object]]:
 def _detail(item: FileStatus, state: str) -> str:
     if state == "missing":
         return f"{number(item.missing, 'object')} not here"
+    if state == "broken":
+        return item.problem
     if state in ("staged", "modified"):
         counts = count(item.staged if state == "staged" else item.modified)
         words = ", ".join(f"{number} {kind}" for kind, number in counts.items())

@@ -84,7 +84,7 @@ def test_a_branch_that_is_checked_out(repo: Repo, tmp_path: Path) -> None:
     with pytest.raises(ThetaError, match="main is checked out"):
         train(tmp_path / "out", ThetaCallback("main", repository=str(repo.path)))
     with pytest.raises(ThetaError, match="no name for a branch"):
-        train(tmp_path / "out", ThetaCallback("a..b", repository=str(repo.path)))
+        train(tmp_path / "out", ThetaCallback("HEAD", repository=str(repo.path)))
 
 
 @pytest.mark.parametrize("path", ["model", "net"])

@@ -89,6 +89,11 @@ def test_the_overview_names_every_command(theta: Theta) -> None:
     assert theta().stdout == theta("help").stdout == text
 
 
+def test_an_argument_that_is_missing_is_one_line(theta: Theta) -> None:
+    first = theta("migrate", code=129).stderr.splitlines()[0]
+    assert first.endswith("Choose from: import, export, undo, forget")
+
+
 def test_version(theta: Theta) -> None:
     assert theta("--version").stdout == f"git-theta-btm {__version__}\n"
 
@@ -149,6 +154,46 @@ def test_tracing_shows_where_an_error_comes_from(theta: Theta, tmp_path: Path) -
     )
     assert done.returncode == 1 and "Traceback" in done.stderr
     theta("status", GIT_TRACE_THETA="false", code=128)
+
+
+def test_a_stub_that_was_edited_is_one_line_with_what_helps(theta: Theta, repo: Repo) -> None:
+    repo.write("m.safetensors", {"w": np.ones(3, "f4")})
+    repo.commit()
+    broken = repo.blob("m.safetensors").replace(b"param w", b"param x")
+    repo.write("m.safetensors", broken)
+    said = theta("status", cwd=repo).stdout  # git sees another size, and does not ask the filter
+    assert "broken    m.safetensors  broken manifest: " in said and "'git checkout -- PATH'" in said
+    repo.git("checkout", "--", "m.safetensors")
+    theta("dematerialize", cwd=repo)
+    repo.write("m.safetensors", broken)
+    done = theta("status", cwd=repo, code=128)
+    expected = "theta: m.safetensors: broken manifest: its lines do not agree with its digest, or are not in canonical "
+    expected += "form; 'git checkout -- m.safetensors' brings back what is staged\n"
+    assert done.stderr == expected
+    assert expected in repo.run("add", "m.safetensors", check=False).stderr.decode()
+    repo.git("checkout", "--", "m.safetensors")
+    assert theta("status", cwd=repo).stdout.startswith("clean")
+
+
+def test_a_manifest_of_a_later_version(theta: Theta, repo: Repo) -> None:
+    repo.write("m.safetensors", {"w": np.ones(3, "f4")})
+    repo.git("add", "m.safetensors")
+    later = repo.blob("m.safetensors").replace(b"manifest 1:", b"manifest 2:")
+    oid = repo.run("hash-object", "-w", "--stdin", stdin=later).stdout.decode().strip()
+    repo.git("update-index", "--cacheinfo", f"100644,{oid},m.safetensors")
+    repo.git("commit", "--quiet", "-m", "by a later program")
+    (repo.path / "m.safetensors").unlink()
+    assert b"needs a newer git-theta-btm" in repo.run("checkout", "--", "m.safetensors").stderr
+    repo.git("add", "--renormalize", "m.safetensors")
+    assert repo.status() == "" and repo.blob("m.safetensors") == later
+    stub, broken = theta("status", cwd=repo).stdout.splitlines()
+    assert stub.startswith("stub") and broken.startswith("broken") and "needs a newer git-theta-btm" in broken
+    (listed,) = json.loads(theta("ls-files", "--json", cwd=repo).stdout)["files"]
+    assert listed["state"] == "broken"
+    assert "needs a newer" in theta("show", "m.safetensors", cwd=repo, code=128).stderr
+    repo.write("m.safetensors", later + b"more\n")
+    assert b"needs a newer git-theta-btm" in repo.run("add", "m.safetensors", check=False).stderr
+    assert repo.blob("m.safetensors") == later
 
 
 def test_a_reader_that_goes_away_is_no_error(model: Repo) -> None:
@@ -276,6 +321,7 @@ def test_ls_files_of_what_is_no_manifest_yet(theta: Theta, model: Repo) -> None:
 def test_ls_files_in_a_bare_repository(theta: Theta, model: Repo, tmp_path: Path) -> None:
     model.git("clone", "--quiet", "--bare", ".", str(tmp_path / "bare"))
     assert theta("ls-files", cwd=tmp_path / "bare").stdout.split()[1] == "-"
+    assert theta("ls-files", "HEAD", "dir", cwd=tmp_path / "bare").stdout.split()[1] == "-"
 
 
 def test_ls_files_of_a_revision_that_is_none(theta: Theta, model: Repo) -> None:
@@ -347,6 +393,10 @@ def test_colour(model: Repo, when: str, config: str, environment: dict[str, str]
     assert (b"\x1b[34mclean" in done.stdout) == (b"\x1b" in done.stdout) == coloured
 
 
+def test_what_has_no_colour_has_no_codes(model: Repo) -> None:
+    assert b"\x1b" not in model.run("theta", "status", "--color=always").stdout
+
+
 def test_colour_on_a_terminal(model: Repo) -> None:
     reader, writer = pty.openpty()
     model.git("config", "color.theta.clean", "blue")
@@ -386,10 +436,17 @@ def test_fsck(theta: Theta, model: Repo) -> None:
     done = theta("fsck", cwd=model, code=1)
     where = f"{model.git('rev-parse', '--short', 'HEAD')}:{NAME}"
     assert done.stdout.startswith(f"{where}: h.0.w: {blob.digest}: corrupt: its SHA-256 is ")
-    assert "git theta fsck --fix" in done.stderr
+    assert "git theta fsck --fix; where the file" in done.stderr
     assert "1 moved" in theta("fsck", "--fix", cwd=model, code=1).stderr
     model.git("add", "--renormalize", NAME)
     theta("fsck", cwd=model)
+
+
+def test_fsck_where_a_remote_may_have_what_is_missing(theta: Theta, model: Repo) -> None:
+    Path(model.store.path(next(model.manifest(NAME).needs()).digest)).unlink()
+    assert "git theta fetch" not in theta("fsck", cwd=model, code=1).stderr
+    model.git("remote", "add", "origin", ".")
+    assert "1 problem; fetch what a remote has: git theta fetch --all; " in theta("fsck", cwd=model, code=1).stderr
 
 
 def test_doctor(theta: Theta, model: Repo) -> None:

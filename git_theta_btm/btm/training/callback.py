@@ -61,7 +61,7 @@ class ThetaCallback(TrainerCallback):
         name = self.branch or os.path.basename(os.path.normpath(args.output_dir))
         ref = f"refs/heads/{name}"
         git = self._repository.git
-        if name[:1] == "-" or git.run("check-ref-format", ref, check=False).returncode:
+        if not git.may_name_branch(name):
             raise ThetaError(f"{name!r} is no name for a branch")
         if where := holder(git, ref):
             raise ThetaError(f"branch {name} is checked out in {where}: name another one, or 'git switch' there first")
