@@ -176,6 +176,8 @@ def loads(text: bytes) -> Manifest:
     """The manifest that ``text`` spells. Raises ``ManifestError``, and ``ConflictMarkers`` if a merge left some."""
     if _CONFLICT.search(text):
         raise ConflictMarkers("conflict markers in a manifest: a text merge went through it")
+    if text.startswith(FIRST_LINE.encode() + b"\r\n"):
+        raise ManifestError("git has translated the ends of a manifest's lines: 'git theta doctor' says why")
     if is_later(text):
         raise ManifestError("a manifest that needs a newer git-theta-btm: pip install --upgrade git-theta-btm")
     try:

@@ -300,6 +300,12 @@ def test_a_size_that_is_none(line: str) -> None:
         loads(signed(body(small()).replace("size 1000", line)))
 
 
+def test_line_ends_that_git_translated() -> None:
+    text = FIRST_LINE.encode() + b"\nrest\n"
+    with pytest.raises(ManifestError, match="translated the ends .* 'git theta doctor' says why"):
+        loads(text.replace(b"\n", b"\r\n"))
+
+
 @pytest.mark.parametrize("format_name", ["\x1b[31m", "\u202e", "a\tb", "é", "", "a\rb"])
 def test_a_format_that_is_no_plain_word(format_name: str) -> None:
     with pytest.raises(ManifestError):
