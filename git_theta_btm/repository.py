@@ -45,8 +45,10 @@ class Repository:
         inside, _, root = os.fsdecode(answer.stdout).partition("\n")
         if inside == "":
             self.here.run("rev-parse", "--git-dir")  # raises with git's own words
-        self.root = root.removesuffix("\n") if inside == "true" else None
+        self.root = root.removesuffix("\n") or None  # outside of it too, if GIT_WORK_TREE or core.worktree names it
         self.git = Git(self.root or directory, absolute)
+        if inside != "true" and self.root:
+            self.here = self.git  # from outside git takes paths as if it were called at the root
         self.common = common_directory(directory)
         self.store = DiskStore(os.path.join(self.common, "theta"), cache(self.git.waits_for_disk))
 
@@ -92,13 +94,13 @@ class Repository:
 
         Raises ``ThetaError`` if there is no such revision or path.
         """
-        tree = self.here.run("rev-parse", "--verify", "--quiet", "--end-of-options", revision + "^{tree}", check=False)
-        if tree.returncode:
+        tree = self.here.tree(revision)
+        if not tree:
             raise ThetaError(f"there is no revision and no file {revision!r}")
         with TemporaryDirectory() as directory:
             index = {"GIT_INDEX_FILE": os.path.join(directory, "index")}
             git = Git(self.here.directory, {**(self.here.environment or {}), **index})
-            git.run("read-tree", tree.stdout.decode().strip())
+            git.run("read-tree", tree)
             strict = ["--error-unmatch"] if paths else []
             rows = git.fields("ls-files", "-s", "-z", "--full-name", *strict, "--", *(paths or [":/"]))
             entries = _entries(rows)

@@ -8,6 +8,8 @@ import pytest
 from conftest import Once, Repo
 
 from git_theta_btm.care.checkup import Finding, examine, repair
+from git_theta_btm.git import Git
+from git_theta_btm.remotes import hooks
 from git_theta_btm.repository import Repository
 from git_theta_btm.setup.install import install
 
@@ -124,6 +126,12 @@ def test_a_broken_manifest(repo: Repo) -> None:
     check(repo, ("manifest-broken", NAME))
 
 
+def test_a_manifest_of_a_later_version_is_not_added_again(repo: Repo) -> None:
+    stage(repo, repo.blob(NAME).replace(b"manifest 1:", b"manifest 2:"))
+    check(repo, ("manifest-later", NAME))
+    assert "--upgrade" in examine(Repository())[0].remedy
+
+
 @pytest.mark.parametrize("attribute", ["text", "text=auto", "eol=crlf text", "ident", "working-tree-encoding=UTF-16"])
 def test_attributes_that_translate(repo: Repo, attribute: str) -> None:
     with (repo.path / ".git/info/attributes").open("w") as file:
@@ -139,6 +147,13 @@ def test_end_of_line_does_not_count_without_text(repo: Repo) -> None:
 def test_no_merge_driver_in_the_attributes(repo: Repo) -> None:
     (repo.path / ".git/info/attributes").write_text(f"{NAME} !merge\n")
     check(repo, ("merge-attribute", NAME))
+
+
+def test_a_way_to_store_that_there_is_not(repo: Repo) -> None:
+    (repo.path / ".git/info/attributes").write_text(f"{NAME} theta-store=small\n")
+    assert examine(Repository()) == []
+    (repo.path / ".git/info/attributes").write_text(f"{NAME} theta-store=bogus\n")
+    check(repo, ("store-attribute", NAME))
 
 
 def test_a_manifest_whose_attribute_is_gone(repo: Repo) -> None:
@@ -173,3 +188,17 @@ def test_everything_at_once_is_repaired_at_once(repo: Repo) -> None:
     assert {"key-missing", "stub", "catalogue"} <= {finding.code for finding in findings}
     repair(Repository(), findings)
     assert examine(Repository()) == []
+
+
+def test_hooks_that_git_looks_for_elsewhere(repo: Repo, tmp_path: Path) -> None:
+    """Without one a push brings no objects, without the other a merge leaves no record."""
+    if Git().version() >= hooks.CONFIGURED:
+        pytest.skip("this git has hooks in its configuration")
+    repo.git("config", "core.hooksPath", str(tmp_path / "hooks"))
+    names = [str(tmp_path / "hooks" / name) for name in ("pre-push", "prepare-commit-msg")]
+    check(repo, *(("hook-missing", name) for name in names), fixable=True)
+    for name in names:
+        Path(name).write_text("#!/usr/bin/env python3\n")
+    check(repo, *(("hook-foreign", name) for name in names))
+    remedies = [finding.remedy for finding in examine(Repository())]
+    assert "git theta pre-push" in remedies[0] and remedies[1].endswith('git theta prepare-commit-msg "$@"')

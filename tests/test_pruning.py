@@ -13,12 +13,13 @@ from conftest import Once, Repo
 from git_theta_btm.care import pruning
 from git_theta_btm.care.fsck import Options as FsckOptions
 from git_theta_btm.care.fsck import fsck
-from git_theta_btm.care.pruning import HOUR, Options, Report, prune
+from git_theta_btm.care.pruning import Options, Report, prune
 from git_theta_btm.errors import ThetaError
 from git_theta_btm.repository import Repository
 from git_theta_btm.store import put
 
 NAME = "dir/model.safetensors"
+HOUR = 3600.0
 
 
 def state(seed: int) -> dict[str, np.ndarray]:

@@ -12,7 +12,7 @@ from git_theta_btm.manifest import Blob, Digest
 from git_theta_btm.remotes import keeping
 from git_theta_btm.remotes.fetching import wanted
 from git_theta_btm.remotes.lfs import write_pointers
-from git_theta_btm.remotes.pushing import updates
+from git_theta_btm.remotes.pushing import Lines
 from git_theta_btm.remotes.transfer import known, needs_of, remotes, scan
 from git_theta_btm.repository import Repository
 
@@ -73,11 +73,11 @@ def test_objects_that_only_the_remote_has_are_not_known(model: Repo) -> None:
 
 def test_what_git_tells_the_hook() -> None:
     zero, one, two = "0" * 40, "1" * 40, "2" * 40
-    lines = (
-        f"refs/heads/a {one} refs/heads/a {zero}\n(delete) {zero} refs/heads/b {one}\nHEAD {two} refs/heads/c {one}\n\n"
-    )
-    assert updates(lines) == [one, two]
-    assert updates("\n") == updates("") == []
+    own = f"refs/heads/a {one} refs/heads/a {zero}\n(delete) {zero} refs/heads/b {one}\nHEAD {two} refs/heads/c {one}\n"
+    keep = f"{keeping.PREFIX}{one}"
+    lines = Lines.of(f"{own}{keep} {one} {keep} {zero}\n\n")
+    assert (lines.text, lines.commits, lines.keeps) == (own, (one, two), {keep})
+    assert Lines.of("\n") == Lines.of("") == Lines("", (), frozenset())
 
 
 # -- parts of a model ------------------------------------------------------------------------------------------------

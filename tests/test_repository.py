@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import os
 import subprocess
 from pathlib import Path
 
@@ -45,6 +46,28 @@ def test_from_a_subdirectory(models: Repo, monkeypatch: pytest.MonkeyPatch) -> N
     assert paths(repository.models("with space.safetensors")) == [NAMES[1]]
     assert paths(repository.models_of("HEAD", "with space.safetensors")) == [NAMES[1]]
     assert repository.relative(NAMES[0]) == "../m.safetensors"
+
+
+@pytest.mark.parametrize("way", ["GIT_WORK_TREE", "core.worktree"])
+def test_from_outside_of_the_worktree(models: Repo, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, way: str) -> None:
+    """With paths as git itself takes and prints them there."""
+    outside = tmp_path / "outside"
+    outside.mkdir()
+    monkeypatch.chdir(outside)
+    monkeypatch.setenv("GIT_DIR", os.path.relpath(models.path / ".git"))
+    if way == "core.worktree":
+        models.run("config", "core.worktree", "..", env={"GIT_DIR": ".git"})
+    else:
+        monkeypatch.setenv("GIT_WORK_TREE", os.path.relpath(models.path))
+    repository = Repository()
+    assert repository.root == str(models.path)
+    assert paths(repository.models()) == paths(repository.models_of("HEAD")) == sorted(NAMES)
+    assert paths(repository.models(NAMES[1])) == paths(repository.models_of("HEAD", NAMES[1])) == [NAMES[1]]
+    assert repository.relative(NAMES[1]) == NAMES[1]
+    stated = subprocess.run(["git", "theta", "status"], capture_output=True, text=True, check=False)
+    assert (stated.returncode, stated.stderr) == (0, "")
+    listed = subprocess.run(["git", "theta", "ls-files"], capture_output=True, text=True, check=True).stdout
+    assert len(listed.splitlines()) == len(NAMES) and listed.splitlines()[-1].endswith(f"  {NAMES[0]}")
 
 
 def test_a_path_that_matches_no_model(models: Repo) -> None:

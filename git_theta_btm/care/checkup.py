@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from ..checkout.worktree import materialise
 from ..errors import ConflictMarkers, ManifestError
 from ..git import Git
-from ..manifest import MAGIC
+from ..manifest import MAGIC, is_later
 from ..remotes import hooks
 from ..repository import ModelFile, Repository, attributes, read_manifest, read_stub
 from ..setup.install import KEYS, OLDEST_GIT, effective, has_lfs, install, is_ours, is_runnable
@@ -23,6 +23,11 @@ from ..setup.install import KEYS, OLDEST_GIT, effective, has_lfs, install, is_ou
 _STALE = 24 * 3600  # seconds, as the store's own sweep
 _TRANSLATIONS = ("text", "eol", "ident", "working-tree-encoding")
 _HARMLESS = ("unset", "unspecified")
+_HOOKS = {
+    hooks.PUSH: "git push would not bring objects along",
+    hooks.MESSAGE: "the commit of a plain git merge would not say how models were merged",
+}
+_STORES = (*_HARMLESS, "raw", "fast", "small")
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,18 +90,16 @@ def check_configuration(git: Git) -> Iterator[Finding]:
 
 
 def check_hook(repository: Repository) -> Iterator[Finding]:
-    """The pre-push hook, where there are objects that a push must bring along."""
-    found = hooks.state(repository.git) if os.path.isdir(repository.store.root) else "installed"
-    if found == "foreign":
-        yield Finding("hook-foreign", hooks.path(repository.git), "a program of its own", hooks.remedy(repository.git))
-    elif found != "installed":
-        yield Finding(
-            f"hook-{found}",
-            hooks.path(repository.git),
-            "git push would not bring objects along",
-            "git theta install --local",
-            fixable=True,
-        )
+    """The hooks: where there are objects that a push must bring along, and merges that tell what became of models."""
+    git, bare = repository.git, repository.root is None
+    if not hooks.needed(git, repository.store.root, bare=bare):
+        return
+    for hook, words in list(_HOOKS.items())[: 1 if bare else None]:
+        found = hooks.state(git, hook)
+        if found == "foreign":
+            yield Finding("hook-foreign", hooks.path(git, hook), "a program of its own", hooks.remedy(git, hook))
+        elif found != "installed":
+            yield Finding(f"hook-{found}", hooks.path(git, hook), words, "git theta install --local", fixable=True)
 
 
 def check_manifests(repository: Repository, models: Iterable[ModelFile]) -> Iterator[Finding]:
@@ -108,7 +111,11 @@ def check_manifests(repository: Repository, models: Iterable[ModelFile]) -> Iter
             remedy = f"git checkout --ours|--theirs -- {model.path}, or git checkout <commit> -- {model.path}"
             yield Finding("conflict-markers", model.path, "conflict markers were committed or staged", remedy)
         except ManifestError as error:
-            yield Finding("manifest-broken", model.path, str(error), f"git checkout <commit> -- {model.path}")
+            if is_later(model.text or b""):
+                words = "a manifest of a later version, which needs a newer git-theta-btm"
+                yield Finding("manifest-later", model.path, words, "pip install --upgrade git-theta-btm")
+            else:
+                yield Finding("manifest-broken", model.path, str(error), f"git checkout <commit> -- {model.path}")
 
 
 def _check_manifest(repository: Repository, model: ModelFile) -> Iterator[Finding]:
@@ -132,12 +139,15 @@ def _check_manifest(repository: Repository, model: ModelFile) -> Iterator[Findin
 
 
 def check_attributes(repository: Repository, models: Sequence[ModelFile]) -> Iterator[Finding]:
-    """Attributes that would spoil a manifest: translations of text, and no merge driver."""
-    found = attributes(repository.git, [model.path for model in models], *_TRANSLATIONS, "merge")
+    """Attributes that would spoil a manifest (translations of text, and no merge driver), or that mean nothing."""
+    found = attributes(repository.git, [model.path for model in models], *_TRANSLATIONS, "merge", "theta-store")
     for path, values in found.items():
         if values["merge"] != "theta":
             words = "without merge=theta git would merge manifests line by line"
             yield Finding("merge-attribute", path, words, "give its pattern filter=theta merge=theta -text")
+        if values["theta-store"] not in _STORES:
+            words = f"theta-store={values['theta-store']} means nothing: it is stored as with theta-store=fast"
+            yield Finding("store-attribute", path, words, "set theta-store=raw, fast or small for it in .gitattributes")
         if values["text"] == "unset":
             values = {**values, "eol": "unset"}  # it counts only where text does
         wrong = [f"{name}={values[name]}" for name in _TRANSLATIONS if values[name] not in _HARMLESS]

@@ -26,7 +26,6 @@ from ..git import Git
 from ..manifest import MAX_TEXT, Blob, loads
 from ..repository import Repository
 
-HOUR = 3600.0  # seconds: an object younger than this may belong to something that is not finished
 ANY_VERSION = b"git-theta-btm manifest "  # what a newer version of this program needs is kept, too
 Progress = Callable[[int, int], None]  # objects looked at, and of how many
 

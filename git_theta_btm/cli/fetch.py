@@ -7,7 +7,7 @@ import click
 from ..errors import ThetaError
 from ..manifest import Blob
 from ..remotes.fetching import fetch as download
-from ..remotes.fetching import wanted
+from ..remotes.fetching import remote_of, wanted
 from ..remotes.transfer import Received, opened, scan
 from ..repository import Repository
 from .console import number, say, size
@@ -39,20 +39,21 @@ def fetch(
       git theta fetch origin legal --parameters 'h.0.*'
     """
     repository = Repository()
-    blobs = _wanted(repository, revisions, (included(include), parameters), everything=everything)
+    first = [remote_of(repository, remote, "fetch")] if remote else []
+    blobs = _wanted(repository, (remote, revisions), (included(include), parameters), everything=everything)
     with opened(repository) as port:
-        received = download(port, blobs, *([remote] if remote else []))
+        received = download(port, blobs, *first)
     return report(received, blobs)
 
 
 def _wanted(
     repository: Repository,
-    revisions: tuple[str, ...],
+    origin: tuple[str | None, tuple[str, ...]],
     selection: tuple[tuple[str, ...], tuple[str, ...]],
     *,
     everything: bool,
 ) -> list[Blob]:
-    paths, parameters = selection
+    (remote, revisions), (paths, parameters) = origin, selection
     if everything:
         if revisions or paths or parameters:
             raise ThetaError("--all goes with no revision, path or parameter")
@@ -62,7 +63,14 @@ def _wanted(
         revisions = ("HEAD",)
     if not revisions:
         return wanted(repository.models(*paths), parameters)
-    return wanted([model for name in revisions for model in repository.models_of(name, *paths)], parameters)
+    names = [_tracked(repository, remote, name) for name in revisions]
+    return wanted([model for name in names for model in repository.models_of(name, *paths)], parameters)
+
+
+def _tracked(repository: Repository, remote: str | None, name: str) -> str:
+    """A revision; in a fresh clone a branch of the remote may be known by its long name alone."""
+    longer = f"{remote}/{name}"
+    return longer if remote and not repository.here.tree(name) and repository.here.tree(longer) else name
 
 
 def report(received: Received, blobs: list[Blob]) -> int:

@@ -7,7 +7,7 @@ import sys
 
 import click
 
-from ..remotes.pushing import Remote, push, updates
+from ..remotes.pushing import Lines, Remote, push
 from ..remotes.transfer import opened
 from ..repository import Repository
 from ..setup.install import has_lfs
@@ -27,17 +27,17 @@ def pre_push(remote: str, url: str, *, lfs: bool) -> int:
     Example:
       git theta pre-push origin https://example.com/models.git
     """
-    lines = sys.stdin.read()
+    lines = Lines.of(sys.stdin.read())
     repository = Repository()
     pointers = True
     if os.path.isdir(repository.store.root):  # a hook that all repositories share has nothing to do in most
         with opened(repository) as port:
-            pushed = push(port, Remote(remote, url), updates(lines))
+            pushed = push(port, Remote(remote, (url,), lines.keeps), lines.commits)
         for warning in pushed.warnings:
             say(f"theta: warning: {warning}")
         if pushed.sent:
             say(f"theta: {number(len(pushed.sent), 'object')} pushed, {size(sum(blob.size for blob in pushed.sent))}")
         pointers = pushed.pointers
-    if not (lfs and pointers and has_lfs(repository.git)):
+    if not (lfs and lines.text and pointers and has_lfs(repository.git)):
         return 0
-    return repository.git.run("lfs", "pre-push", remote, url, stdin=os.fsencode(lines), progress=True).returncode
+    return repository.git.run("lfs", "pre-push", remote, url, stdin=os.fsencode(lines.text), progress=True).returncode

@@ -31,7 +31,8 @@ def prune(*, dry_run: bool, verbose: bool, expire: str, local_copies: bool, as_j
     this machine alone.
 
     With --local-copies objects go that versions do need, but no worktree now: those that a remote confirms to have,
-    when asked. The next checkout that needs them fetches them again.
+    when asked. The next checkout that needs them fetches them again. What was added or checked out after the time that
+    --expire names stays.
 
     \b
     Example:
@@ -40,12 +41,12 @@ def prune(*, dry_run: bool, verbose: bool, expire: str, local_copies: bool, as_j
       git gc --prune=now && git theta prune --expire=now
     """
     repository = Repository()
-    since = _moment(repository, expire)
+    options = Options(_moment(repository, expire), dry_run)
     if local_copies:
-        report = offload(repository, dry_run=dry_run)
+        report = offload(repository, options)
     else:
         meter = Meter("pruning objects")
-        report = run(repository, Options(since, dry_run), meter)
+        report = run(repository, options, meter)
         meter.end()
     if as_json:
         removed = [{"object": blob.digest, "size": blob.size} for blob in report.removed]

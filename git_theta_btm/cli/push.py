@@ -6,6 +6,7 @@ import click
 
 from ..errors import ThetaError
 from ..git import Git
+from ..remotes.fetching import remote_of
 from ..remotes.pushing import Pushed, Remote, preview
 from ..remotes.pushing import push as upload
 from ..remotes.transfer import Need, opened, remotes
@@ -32,7 +33,7 @@ def push(remote: str | None, revisions: tuple[str, ...], *, everything: bool, dr
       git theta push --all backup
     """
     repository = Repository()
-    target = Remote.of(repository.git, remote or _default(repository.git))
+    target = Remote.of(repository.git, remote_of(repository, remote, "push") if remote else _default(repository.git))
     wanted = _commits(repository.git, revisions, everything=everything)
     with opened(repository) as port:
         if dry_run:
@@ -53,7 +54,14 @@ def _commits(git: Git, revisions: tuple[str, ...], *, everything: bool) -> list[
     if everything and not revisions:
         return [oid for oid in git.text("for-each-ref", "--format=%(objectname)").split("\n") if oid]
     names = revisions or ("HEAD",)
-    return [git.text("rev-parse", "--verify", "--quiet", "--end-of-options", name) for name in names]
+    return [_commit(git, name) for name in names]
+
+
+def _commit(git: Git, name: str) -> str:
+    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False).stdout.decode().strip()
+    if not found:
+        raise ThetaError(f"there is no revision {name!r}: 'git branch --all' lists those that have names")
+    return found
 
 
 def _list(needs: list[Need], *, as_json: bool) -> None:

@@ -6,9 +6,10 @@ A clone of the remote needs these; what is only here is not missing there, it ha
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from ..errors import ThetaError
+from .endpoints import literally
 from .pushing import Remote
 from .transfer import Need, Port, advertised, known, remotes, scan
 
@@ -28,7 +29,8 @@ class Report:
 
 
 def check(port: Port, name: str = "", revisions: Sequence[str] = ()) -> Report:
-    """Ask a remote, or the one that the branch follows, for each object that its refs need, or ``revisions`` alone.
+    """Ask a remote, or the one that the branch follows, for each object that its refs need, or ``revisions`` alone:
+    at each place where a push would go.
 
     No object moves. An object that is there with another size is missing; over HTTP only the server can tell. Raises
     ``ThetaError`` if there is no remote, it cannot be reached, or it cannot be asked.
@@ -36,16 +38,27 @@ def check(port: Port, name: str = "", revisions: Sequence[str] = ()) -> Report:
     chosen = name or next(iter(remotes(port.git)), "")
     if not chosen:
         raise ThetaError("there is no remote: git remote add origin <url>")
-    remote = Remote.of(port.git, chosen)
-    lfs = port.lfs(remote.name)
+    reports = [_check(port, chosen, url, revisions) for url in Remote.of(port.git, chosen).urls]
+    return Report(
+        chosen,
+        max(report.objects for report in reports),
+        tuple(sorted({need for report in reports for need in report.missing}, key=str)),
+        tuple(dict.fromkeys(words for report in reports for words in report.broken)),
+        tuple(dict.fromkeys(ref for report in reports for ref in report.unknown)),
+    )
+
+
+def _check(port: Port, chosen: str, url: str, revisions: Sequence[str]) -> Report:
+    port = replace(port, git=literally(port.git, url))
+    lfs = port.lfs(chosen, url)
     if not lfs.can_tell:
         raise ThetaError(f"{chosen} is reached through a transfer agent, which does not tell what is there")
-    refs = {} if revisions else advertised(port.git, remote.url)
+    refs = {} if revisions else advertised(port.git, url)
     tips = list(revisions) or known(port.git, refs.values())
     here = set(tips)
     found = scan(port.git, tips)
     lacking = lfs.lacking(found.blobs)
-    missing = sorted((need for need in found.needs.values() if need.blob.digest in lacking), key=str)
+    missing = [need for need in found.needs.values() if need.blob.digest in lacking]
     unknown = [
         ref for ref, oid in refs.items() if ref.startswith(_TOLD) and not ref.endswith("^{}") and oid not in here
     ]

@@ -54,6 +54,18 @@ def state(git: Git, hook: Hook = PUSH) -> State:
     return "installed" if text == _with_block(git, hook, text) else "outdated"
 
 
+def needed(git: Git, store: str, *, bare: bool) -> bool:
+    """Whether there is something that a push must bring along: objects in the store, or a bare repository's branches
+    with files that have the filter, which a plain ``git clone --mirror`` brings without their objects."""
+    if os.path.isdir(store) or not bare:
+        return os.path.isdir(store)
+    listed = git.run("rev-list", "--objects", "--no-walk", "--all", check=False).stdout.decode(errors="replace")
+    rows = [row.partition(" ") for row in listed.split("\n")]
+    with git.blobs() as reader:
+        files = (reader.read(oid, limit=_LONGEST) for oid, _, path in rows if path.split("/")[-1] == ".gitattributes")
+        return any(b"filter=theta" in (text or b"") for text in files)
+
+
 def install(git: Git) -> State:
     """Put the hooks in place and say what the one that guards a push was before; ``foreign`` ones stay as they are.
 
@@ -94,9 +106,10 @@ def path(git: Git, hook: Hook = PUSH) -> str:
     return os.path.abspath(os.path.join(git.directory, git.text("rev-parse", "--git-path", f"hooks/{hook.name}")))
 
 
-def remedy(git: Git) -> str:
+def remedy(git: Git, hook: Hook = PUSH) -> str:
     """What to add to a hook that is not a shell script."""
-    return f'let {path(git)} run: git theta {NAME} "$@", with its standard input'
+    stdin = ", with its standard input" if hook is PUSH else ""
+    return f'let {path(git, hook)} run: git theta {hook.name} "$@"{stdin}'
 
 
 def _is_script(file: str, text: str) -> bool:

@@ -37,13 +37,14 @@ def _refusal(remote: str) -> str:
     return f"remote.{remote}.thetakeepref"
 
 
-def keep(git: Git, url: str, blobs: Sequence[Blob], present: Collection[str]) -> None:
-    """Have a ref for these objects on a remote whose refs are ``present``. Raises ``Refused`` or ``ThetaError``."""
+def keep(git: Git, url: str, blobs: Sequence[Blob], present: Collection[str], moving: Collection[str] = ()) -> None:
+    """Have a ref for these objects on a remote whose refs are ``present``, and leave alone those that are ``moving``:
+    git, which pushes them itself, has been told where they are. Raises ``Refused`` or ``ThetaError``."""
     refs = sorted(ref for ref in present if ref.startswith(PREFIX))
     tree = write_pointers(git, blobs)
-    if f"{PREFIX}{tree}" in refs:
+    if f"{PREFIX}{tree}" in {*refs, *moving}:
         return
-    if len(refs) < MANY:
+    if len(refs) < MANY or moving:
         _push(git, url, f"{tree}:{PREFIX}{tree}")
         return
     # The new one is there before the old ones go; one that somebody adds meanwhile is not among them.

@@ -27,20 +27,18 @@ from ..manifest import Blob, Digest
 from ..parallel import map_threads
 from ..source import BLOCK
 from ..store import DiskStore
+from .endpoints import endpoint, is_named, is_server
 from .quarantine import quarantine
 
 # Objects are no named files, so there is nothing to lock; and a fetch is of what was asked for.
 _ALWAYS = ("-c", "lfs.locksverify=false", "-c", "lfs.fetchrecentalways=false", "-c", "lfs.skipdownloaderrors=false")
 _LACKING = re.compile(r"\(missing\) \S+ \(([0-9a-f]{64})\)")
 _REFUSED = re.compile(r"^ *\[([0-9a-f]{64})\] ", re.MULTILINE)  # such as one that is there with another size
-# What has a say in where objects are, beside .lfsconfig; git-lfs-config(5), git-config(1).
-_WHERE = r"^(lfs\.(push)?url|remote\..*\.(url|lfsurl|lfspushurl)|url\..*\.(push)?insteadof)$"
 _AGENTS = r"^lfs\.(.*\.)?standalonetransferagent$"
 # git-lfs makes two directories for each object that it is asked about; on a disk that takes 3 ms.
 _SCRATCH = "/dev/shm" if os.access("/dev/shm", os.W_OK | os.X_OK) else None
 _GLANCE = 0.02  # seconds between two looks for an object that is on its way
 _WORDS = 500  # characters of what git-lfs says, which may be a line for each object
-_NAMELESS = "theta-url"  # what a remote is called, for one command, that is given as a URL
 
 
 def pointer(blob: Blob) -> bytes:
@@ -71,15 +69,19 @@ def media(git: Git, common: str) -> str:
     return os.path.join(common, storage, "objects")
 
 
+class NoRepository(ThetaError):
+    """A remote should be a directory of this machine, and is none, or no repository that may be used."""
+
+
 class Lfs:
-    """git-lfs in one repository, towards one remote, which is a name or a URL.
+    """git-lfs in one repository, towards one remote, which is a name or a URL; with ``url`` only to push there.
 
     It works in our own store, where an object lies under the path that git-lfs gives it: nothing is copied, and
     ``git lfs prune`` never looks there. Every method raises ``ThetaError`` if there is no git-lfs.
     """
 
-    def __init__(self, git: Git, remote: str, store: DiskStore) -> None:
-        self._git, self.remote, self._store = git, remote, store
+    def __init__(self, git: Git, remote: str, store: DiskStore, url: str = "") -> None:
+        self._git, self.remote, self._store, self._url = git, remote, store, url
         storage = os.path.join(store.root, "lfs")  # its own, for it empties ``tmp`` of what it does not know
         for directory in (storage, os.path.join(store.root, "objects")):
             os.makedirs(directory, exist_ok=True)
@@ -101,41 +103,30 @@ class Lfs:
 
         git-lfs's own store comes first, which is where they are pushed to; then that of git-theta.
         """
-        endpoint = self._endpoint()
-        if not endpoint.startswith("file://"):
+        where = endpoint(self._git, self.remote, self._url)
+        if not where.startswith("file://"):
             return ()
-        spelled = endpoint.removeprefix("file://")
+        spelled = where.removeprefix("file://")
         path = next(filter(os.path.isdir, (spelled, unquote(spelled))), None)
-        if path is None:
-            raise ThetaError(f"there is no repository at {spelled}")
-        said = Git.elsewhere(path).text("lfs", "env")
-        found = dict(re.findall(r"^(LocalMediaDir|LocalGitStorageDir)=(.*)$", said, re.MULTILINE))
+        said = Git.elsewhere(path).text("lfs", "env") if path else ""
+        found = dict(re.findall(r"^(LocalMediaDir|LocalGitStorageDir)=(.+)$", said, re.MULTILINE))
+        if "LocalGitStorageDir" not in found:
+            raise NoRepository(f"there is no repository at {spelled}")
         return found["LocalMediaDir"], os.path.join(found["LocalGitStorageDir"], "theta", "objects")
 
-    def _endpoint(self) -> str:
-        known = self.remote in self._git.text("remote").split("\n")
-        name = self.remote if known else _NAMELESS
-        more = () if known else ("-c", f"remote.{name}.url={self.remote}")
-        done = self._git.run(*more, "lfs", "env", check=False)
-        if done.returncode:
-            raise ThetaError("git-lfs, which exchanges models with remotes, is not installed: https://git-lfs.com")
-        said = os.fsdecode(done.stdout)
-        found = re.search(rf"^Endpoint \({re.escape(name)}\)=(.*?)(?: \(auth=\w+\))?$", said, re.MULTILINE)
-        found = found or re.search(r"^Endpoint=(.*?)(?: \(auth=\w+\))?$", said, re.MULTILINE)
-        return found[1] if found else ""
+    @cached_property
+    def _towards(self) -> tuple[tuple[str, ...], str]:
+        """Options and the name by which git-lfs finds where to push; of several such places it would take the last."""
+        if not self._url:
+            return (), self.remote
+        if not is_named(self._git, self.remote):
+            return (), self._url
+        return ("-c", f"remote.{self.remote}.pushurl={self._url}"), self.remote
 
-    def _is_server(self) -> bool:
-        """Whether the remote is plainly one over HTTP: git-lfs, which knows all the settings, takes 0.1 s to say so."""
-        url = f"remote.{self.remote}.url"
-        rows = [row.partition("\n") for row in self._git.fields("config", "-z", "--get-regexp", _WHERE, check=False)]
-        urls = [value for key, _, value in rows if key == url] or [self.remote]
-        other = any(not key.startswith("remote.") or not key.endswith(".url") for key, _, _ in rows)
-        if other or len(urls) > 1 or not urls[0].startswith(("http://", "https://")):
-            return False
-        if os.path.lexists(os.path.join(self._git.directory, ".lfsconfig")):
-            return False
-        found = self._git.run("cat-file", "--batch-check", stdin=b":.lfsconfig\nHEAD:.lfsconfig\n").stdout
-        return found.count(b" missing\n") == 2
+    @property
+    def is_apart(self) -> bool:
+        """Whether what is fetched from this remote may come from elsewhere than what is pushed goes to."""
+        return bool(self._url) and endpoint(self._git, self.remote) != endpoint(self._git, self.remote, self._url)
 
     def lacking(self, blobs: Sequence[Blob]) -> set[Digest]:
         """The objects that the remote does not have in this size; all of them if it cannot be asked. Moves no object.
@@ -164,7 +155,8 @@ class Lfs:
             tree = write_pointers(git, blobs)
             commit = git.with_environment(**_NOBODY).text("commit-tree", tree, "-m", "objects")
             options = ("-c", f"lfs.storage={empty}", "-c", "lfs.allowincompletepush=true")
-            done = git.run(*_ALWAYS, *options, "lfs", "push", self.remote, commit, check=False)
+            aim, name = self._towards
+            done = git.run(*_ALWAYS, *options, *aim, "lfs", "push", name, commit, check=False)
         said = os.fsdecode(done.stdout + done.stderr)
         refused = {blob.digest for blob in blobs} & set(_REFUSED.findall(said)) if done.returncode else set()
         if done.returncode and not refused:
@@ -181,7 +173,8 @@ class Lfs:
                 _give(self._store.path(digest), _path(self._directories[0], digest))
             return True
         names = "".join(f"{digest}\n" for digest in digests).encode()
-        command = (*self._options, "lfs", "push", "--object-id", self.remote, "--stdin")
+        aim, name = self._towards
+        command = (*self._options, *aim, "lfs", "push", "--object-id", name, "--stdin")
         self._git.run(*command, stdin=names, progress=True)
         if not self.can_tell:
             return False
@@ -192,12 +185,16 @@ class Lfs:
 
     def fetch(self, blobs: Sequence[Blob]) -> str:
         """Download objects; what was said if not all of them came. One whose bytes are wrong is removed."""
-        if not self._is_server() and self._directories:
-            wrong = [blob for root in self._directories for blob in adopt(blobs, root, self._store)]
+        try:
+            directories = () if is_server(self._git, self.remote) else self._directories
+        except NoRepository as error:
+            return str(error)
+        if directories:
+            wrong = [blob for root in directories for blob in adopt(blobs, root, self._store)]
             return "; ".join(map(self._other_bytes, wrong))
         failed, others = self._download(sorted(blobs, key=lambda blob: blob.digest))
         if failed:
-            self._endpoint()  # raises if there is no git-lfs
+            endpoint(self._git, self.remote)  # raises if there is no git-lfs
         return next(filter(None, others), failed)
 
     def _download(self, blobs: Sequence[Blob]) -> tuple[str, list[str]]:

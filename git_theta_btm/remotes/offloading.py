@@ -6,10 +6,9 @@ A remote is asked about each object, every time; what it may have had yesterday 
 from __future__ import annotations
 
 import os
-import time
 from collections.abc import Iterable, Sequence
 
-from ..care.pruning import ANY_VERSION, HOUR, Keep, Report, alone, every_object, promised, state_of
+from ..care.pruning import ANY_VERSION, Keep, Options, Report, alone, every_object, promised, state_of
 from ..errors import ThetaError
 from ..git import Git
 from ..manifest import MAX_TEXT, Blob
@@ -17,9 +16,10 @@ from ..repository import Repository
 from .transfer import opened, remotes
 
 
-def offload(repository: Repository, sources: Sequence[str] = (), *, dry_run: bool = False) -> Report:
+def offload(repository: Repository, options: Options, sources: Sequence[str] = ()) -> Report:
     """Remove the objects that the indexes and HEADs of all worktrees do without and that one of ``sources`` (remotes;
-    all, if there are none) has. The next checkout that needs them fetches them.
+    all, if there are none) has. The next checkout that needs them fetches them. Young is what git was last given, or
+    gave, after ``options.since``: a command that is running may be about to name it.
 
     Raises ``ThetaError`` if there is no remote, or one cannot be reached.
     """
@@ -34,8 +34,8 @@ def offload(repository: Repository, sources: Sequence[str] = (), *, dry_run: boo
     ]
     spare = _on_a_remote(repository, candidates, sources)
     stored = sum(1 for _ in repository.store)
-    removed = list(_removed(repository, git, spare, dry_run=dry_run)) if spare else []
-    return Report(tuple(removed), stored - len(removed), 0)
+    removed, young = _removed(repository, git, spare, options) if spare else ([], 0)
+    return Report(tuple(removed), stored - len(removed) - young, young)
 
 
 def _needed_now(git: Git) -> Keep:
@@ -62,13 +62,18 @@ def _on_a_remote(repository: Repository, candidates: Sequence[Blob], sources: Se
     return [blob for blob in candidates if blob.digest not in missing]
 
 
-def _removed(repository: Repository, git: Git, spare: Iterable[Blob], *, dry_run: bool) -> Iterable[Blob]:
+def _removed(repository: Repository, git: Git, spare: Iterable[Blob], options: Options) -> tuple[list[Blob], int]:
+    removed, young = list[Blob](), 0
     with alone(repository) as catalogue:
-        keep = _needed_now(git)  # it may have changed while the remote was asked
-        keep.add(promised(catalogue, time.time() - HOUR))
+        keep, late = _needed_now(git), Keep(git)  # it may have changed while the remote was asked
+        late.add(promised(catalogue, options.since))
         for blob in spare:
             if blob.digest in keep.names or state_of(repository, blob.digest) is None:
                 continue
-            if not dry_run:
+            if blob.digest in late.names:
+                young += 1
+                continue
+            if not options.dry_run:
                 os.unlink(repository.store.path(blob.digest))
-            yield blob
+            removed.append(blob)
+    return removed, young

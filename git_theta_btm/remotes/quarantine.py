@@ -1,4 +1,4 @@
-"""A quarantine: git objects that one command of git-lfs needs to see, and that nobody needs afterwards."""
+"""A quarantine: git objects and settings that one command of git-lfs needs, and that nobody needs afterwards."""
 
 from __future__ import annotations
 
@@ -19,17 +19,17 @@ def quarantine(git: Git) -> Iterator[Git]:
         os.mkdir(os.path.join(directory, "pack"))
         alternates = os.pathsep.join([_spelled(objects), *([present] if present else [])])
         places = {"GIT_OBJECT_DIRECTORY": directory, "GIT_ALTERNATE_OBJECT_DIRECTORIES": alternates}
-        yield git.with_environment(**places, **_for_a_moment(git.environment or os.environ))
+        # What is written need not reach the disk; git-config(1), core.fsync.
+        yield for_a_moment(git.with_environment(**places), {"core.fsync": "none"})
 
 
-def _for_a_moment(environment: Mapping[str, str]) -> dict[str, str]:
-    """One more setting for git: what it writes need not reach the disk; git-config(1), core.fsync."""
-    count = int(environment.get("GIT_CONFIG_COUNT") or 0)
-    return {
-        "GIT_CONFIG_COUNT": str(count + 1),
-        f"GIT_CONFIG_KEY_{count}": "core.fsync",
-        f"GIT_CONFIG_VALUE_{count}": "none",
-    }
+def for_a_moment(git: Git, settings: Mapping[str, str]) -> Git:
+    """git with more settings, beside those that its environment has already; git-config(1), GIT_CONFIG_COUNT."""
+    start = int((git.environment or os.environ).get("GIT_CONFIG_COUNT") or 0)
+    more = {"GIT_CONFIG_COUNT": str(start + len(settings))}
+    for number, (key, value) in enumerate(settings.items(), start):
+        more |= {f"GIT_CONFIG_KEY_{number}": key, f"GIT_CONFIG_VALUE_{number}": value}
+    return git.with_environment(**more)
 
 
 def _spelled(path: str) -> str:

@@ -62,9 +62,9 @@ class Port:
     common: str
     memory: Memory
 
-    def lfs(self, remote: str) -> Lfs:
-        """git-lfs towards a remote."""
-        return Lfs(self.git, remote, self.store)
+    def lfs(self, remote: str, url: str = "") -> Lfs:
+        """git-lfs towards a remote; with ``url``, which git has rewritten, to push there."""
+        return Lfs(self.git, remote, self.store, url)
 
     def has(self, blob: Blob) -> bool:
         return self.store.size(blob.digest) == blob.size
@@ -143,14 +143,13 @@ def needs_of(manifest: Manifest, patterns: Sequence[str]) -> list[Blob]:
 # -- there -----------------------------------------------------------------------------------------------------------
 
 
-def send(port: Port, remote: str, needs: Mapping[Digest, Need], *, empty: bool = False) -> list[Blob]:
+def send(port: Port, lfs: Lfs, needs: Mapping[Digest, Need], *, empty: bool = False) -> list[Blob]:
     """See to it that a remote has all these objects; those that it lacked. An ``empty`` one is not asked before.
 
     Raises ``MissingObject``, ``CorruptObject`` or ``ThetaError`` naming file, parameter and object.
     """
     if not needs:
         return []
-    lfs = port.lfs(remote)
     lacking = list(needs.values())
     if not empty or not all(port.has(need.blob) for need in lacking):
         wanted = lfs.lacking([need.blob for need in lacking])
@@ -183,7 +182,9 @@ def _gather(port: Port, lfs: Lfs, needs: Sequence[Need]) -> None:
     """Have these objects here: a clone has all of history, but only the objects that it checked out, and a second
     remote gets the others through it. Of a remote that cannot be asked, to fetch them is the only proof that it has
     them. Raises ``MissingObject``."""
-    others = [name for name in remotes(port.git) if name != lfs.remote]
+    if all(port.has(need.blob) for need in needs):
+        return
+    others = [name for name in remotes(port.git) if name != lfs.remote or lfs.is_apart]
     received = receive(port, [need.blob for need in needs], others if lfs.can_tell else [lfs.remote, *others])
     absent = [need for need in needs if not port.has(need.blob)]
     if absent:

@@ -76,7 +76,36 @@ def test_without_a_remote_it_says_so(repo: Repo, command: str) -> None:
 
 
 def test_a_revision_that_is_none(model: Repo) -> None:
-    assert theta(model, "push", "origin", "nonsense", code=128).stderr.startswith("theta: ")
+    assert "there is no revision 'nonsense'" in theta(model, "push", "origin", "nonsense", code=128).stderr
+
+
+@pytest.mark.parametrize("command", ["push", "fetch"])
+def test_a_word_that_is_no_remote(model: Repo, command: str, tmp_path: Path) -> None:
+    model.git("branch", "legal")
+    model.git("update-ref", "refs/remotes/origin/medical", "main")
+    for word, advice in (
+        ("orgin", "'git remote' lists"),
+        ("legal", f"git theta {command} origin legal"),
+        ("medical", f"git theta {command} origin origin/medical"),
+        (f"HEAD:{NAME}", f"git theta {command} origin HEAD:{NAME}"),
+    ):
+        said = theta(model, command, word, code=129).stderr
+        assert f"{word!r} is no remote" in said and advice in said
+    model.git("config", "url.../short.insteadOf", "brief")
+    model.git("init", "--quiet", "--bare", str(tmp_path / "short"))
+    for word in ("origin", "../short", "brief"):
+        theta(model, command, word)
+
+
+def test_a_path_is_one_from_where_the_user_is(model: Repo, tmp_path: Path) -> None:
+    model.git("init", "--quiet", "--bare", str(tmp_path / "other.git"))
+    model.write("sub/notes.txt", b"")
+    done = model.run("theta", "push", "../../other.git", cwd="sub")
+    assert b" objects pushed to " in done.stderr
+    digest = next(model.manifest(NAME).needs()).digest
+    os.unlink(model.store.path(digest))
+    model.run("theta", "fetch", "../../other.git", cwd="sub")
+    assert os.path.isfile(model.store.path(digest))
 
 
 def test_fetching_parts_and_the_rest(model: Repo, server: Server, tmp_path: Path) -> None:

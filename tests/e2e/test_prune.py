@@ -192,6 +192,25 @@ def test_local_copies(repo: Repo, tmp_path: Path) -> None:
     assert problems(repo) == []
 
 
+def test_local_copies_that_were_in_use_of_late(repo: Repo, tmp_path: Path) -> None:
+    repo.git("init", "--quiet", "--bare", str(tmp_path / "remote.git"))
+    repo.git("remote", "add", "origin", str(tmp_path / "remote.git"))
+    repo.write(NAME, model(1))
+    repo.commit()
+    repo.write(NAME, model(2))
+    repo.commit()
+    repo.git("push", "--quiet", "origin", "main")
+    now = {str(oid) for oid in needed(repo)}
+    old = repo.objects().keys() - now
+    report = json.loads(repo.git("theta", "prune", "--local-copies", "--json"))
+    assert report == {"version": 1, "removed": [], "needed": len(now), "young": len(old)}
+    assert repo.run("theta", "prune", "--local-copies").stderr.decode().endswith(f"{len(old)} too young to tell\n")
+    report = json.loads(repo.git("theta", "prune", "--local-copies", "--expire=now", "--json"))
+    assert {item["object"] for item in report["removed"]} == old
+    assert (report["needed"], report["young"]) == (len(now), 0)
+    assert repo.objects().keys() == now and repo.status() == ""
+
+
 def needed(repo: Repo) -> set[Digest]:
     return {blob.digest for blob in repo.manifest(NAME, "HEAD").needs()}
 
