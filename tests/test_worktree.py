@@ -150,6 +150,20 @@ def test_a_file_that_git_was_not_told_of_is_made_up_for(stub: Repo) -> None:
     assert stub.status() == f' M "{NAME}"'
 
 
+def test_a_mode_is_left_for_the_user_to_stage(stub: Repo) -> None:
+    os.chmod(NAME, 0o755)
+    content = expected(stub)
+    for job in (materialise, materialise, dematerialise):  # a stub, a file with nothing to do, and a file
+        job(Repository(), Repository().models())
+        assert stub.status() == f' M "{NAME}"'
+        assert os.stat(NAME).st_mode & 0o777 == 0o755
+    Path(NAME).write_bytes(content)  # git was not told of this size
+    materialise(Repository(), Repository().models())
+    assert stub.status() == f' M "{NAME}"'
+    os.chmod(NAME, 0o644)
+    assert stub.status() == ""
+
+
 def test_a_symbolic_link_to_the_same_bytes_stays_a_modification(stub: Repo, tmp_path: Path) -> None:
     (tmp_path / "elsewhere").write_bytes(expected(stub))
     Path(NAME).unlink()

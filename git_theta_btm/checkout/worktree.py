@@ -49,6 +49,7 @@ class Means:
 
 
 _NOTHING = Means({})
+_WHATEVER_MODE = ("-c", "core.fileMode=false")  # a mode that the index does not have is for the user to stage
 
 
 def materialise(repository: Repository, models: Iterable[ModelFile], means: Means = _NOTHING) -> list[Outcome]:
@@ -76,14 +77,14 @@ def refresh(repository: Repository, paths: Sequence[str]) -> None:
     if paths:
         # A refresh would not do: where the size differs git takes a file for modified without looking into it.
         names = b"".join(os.fsencode(path) + b"\0" for path in paths)
-        repository.git.run("update-index", "-z", "--stdin", stdin=names)
+        repository.git.run(*_WHATEVER_MODE, "update-index", "-z", "--stdin", stdin=names)
 
 
 def _make_up(repository: Repository, models: Sequence[ModelFile]) -> None:
     """Refresh the files that git takes for modified, only because it has never seen them with their present size."""
     if not models:
         return
-    modified = set(repository.git.fields("diff-files", "--name-only", "-z"))
+    modified = set(repository.git.fields(*_WHATEVER_MODE, "diff-files", "--name-only", "-z"))
     refresh(repository, [model.path for model in models if model.path in modified and unmodified(repository, model)])
 
 
