@@ -15,11 +15,17 @@ from .console import Meter, as_json, columns, data, dump, number, say, shown, si
 @click.argument("action", type=click.Choice(["import", "export", "undo", "forget"]))
 @click.option("-I", "--include", multiple=True, metavar="PATTERN", help="Import these files instead of all models.")
 @click.option("--include-ref", multiple=True, metavar="REF", help="Only this branch or tag; may be given again.")
-@click.option("--to", "target", type=click.Choice(["lfs", "plain"]), default="lfs", help="What to export to.")
-@click.option("-n", "--dry-run", is_flag=True, help="Change nothing, only tell which files there are.")
+@click.option("--to", "target", type=click.Choice(["lfs", "plain"]), help="What to export to; lfs if it is not given.")
+@click.option("-n", "--dry-run", is_flag=True, help="Change nothing, only tell which files or refs there are.")
 @as_json
 def migrate(  # noqa: PLR0913 - one for each option
-    *, action: str, include: tuple[str, ...], include_ref: tuple[str, ...], target: str, dry_run: bool, as_json: bool
+    *,
+    action: str,
+    include: tuple[str, ...],
+    include_ref: tuple[str, ...],
+    target: str | None,
+    dry_run: bool,
+    as_json: bool,
 ) -> None:
     """Rewrite history, with models as manifests or without.
 
@@ -37,14 +43,18 @@ def migrate(  # noqa: PLR0913 - one for each option
       git theta migrate export --to lfs
     """
     repository = Repository()
+    if include and action != "import":
+        raise UsageError("--include is for import alone")
+    if target and action != "export":
+        raise UsageError("--to is for export alone")
     if action in ("undo", "forget"):
-        _back(repository, action, as_json=as_json)
+        if include_ref:
+            raise UsageError(f"--include-ref is for import and export: {action} is about all refs")
+        _back(repository, action, dry_run=dry_run, as_json=as_json)
         return
-    if include and action == "export":
-        raise UsageError("--include is for import: export takes all manifests")
     options = Options(include, include_ref, dry_run)
     meter = Meter("rewriting commits")
-    report = _run(repository, options, meter, "" if action == "import" else target)
+    report = _run(repository, options, meter, "" if action == "import" else target or "lfs")
     meter.end()
     if as_json:
         dump(refs=report.refs, commits=report.commits, versions=report.versions)
@@ -58,10 +68,15 @@ def _run(repository: Repository, options: Options, progress: Progress, target: s
     return migrate_in(repository, options, progress)
 
 
-def _back(repository: Repository, action: str, *, as_json: bool) -> None:
-    refs = restore(repository) if action == "undo" else forget(repository)
+def _back(repository: Repository, action: str, *, dry_run: bool, as_json: bool) -> None:
+    refs = (restore if action == "undo" else forget)(repository, dry_run=dry_run)
     if as_json:
         dump(refs=refs)
+        return
+    if dry_run:
+        for ref in refs:
+            data(ref)
+        say(f"{number(len(refs), 'ref')} would change; nothing was changed")
         return
     verb = "as they were before" if action == "undo" else "of the old history forgotten"
     say(f"{number(len(refs), 'ref')} {verb}")

@@ -64,24 +64,30 @@ def relocate(repository: Repository, moves: Sequence[Move], renamed: Mapping[str
     _commit(repository, lines, follow)
 
 
-def restore(repository: Repository) -> list[str]:
-    """Put the refs of the last ``relocate`` back, and return them. Raises ``ThetaError`` if one has moved since."""
+def restore(repository: Repository, *, dry_run: bool = False) -> list[str]:
+    """Put the refs of the last ``relocate`` back (unless ``dry_run``), and return them. Raises ``ThetaError`` if one
+    has moved since."""
     check_worktrees(repository)
     number = _last(repository.git)
     old, new = (_backup(repository.git, f"{root}{number}/") for root in (_ORIGINAL, _MIGRATED))
     if not old:
         raise ThetaError("there is no migration to undo")
-    lines = [_update(f"refs/{name}", oid, new[name]) for name, oid in old.items()]
-    lines += _deletions(repository.git, f"{_ORIGINAL}{number}/", f"{_MIGRATED}{number}/")
-    _commit(repository, lines, lambda _: None)
+    if dry_run:
+        lines = [os.fsencode(f"verify refs/{name}\0{oid}\0") for name, oid in new.items()]
+        repository.git.run("update-ref", "--stdin", "-z", stdin=b"".join(lines))
+    else:
+        lines = [_update(f"refs/{name}", oid, new[name]) for name, oid in old.items()]
+        lines += _deletions(repository.git, f"{_ORIGINAL}{number}/", f"{_MIGRATED}{number}/")
+        _commit(repository, lines, lambda _: None)
     return [f"refs/{name}" for name in old]
 
 
-def forget(repository: Repository) -> list[str]:
-    """Delete all backups, so that git can let the old history go, and return their names."""
+def forget(repository: Repository, *, dry_run: bool = False) -> list[str]:
+    """Delete all backups (unless ``dry_run``), so that git can let the old history go, and return their names."""
     names = [_ORIGINAL + name for name in _backup(repository.git, _ORIGINAL)]
-    lines = _deletions(repository.git, _ORIGINAL, _MIGRATED)
-    repository.git.run("update-ref", "--stdin", "-z", stdin=b"".join(lines))
+    if not dry_run:
+        lines = _deletions(repository.git, _ORIGINAL, _MIGRATED)
+        repository.git.run("update-ref", "--stdin", "-z", stdin=b"".join(lines))
     return names
 
 

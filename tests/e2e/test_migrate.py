@@ -240,6 +240,24 @@ def test_undo_and_forget(plain: Repo) -> None:
     assert json.loads(plain.git("theta", "fsck", "--json"))["problems"] == []
 
 
+def all_refs(repo: Repo) -> str:
+    return repo.git("for-each-ref", "--format=%(refname) %(objectname)")
+
+
+def test_a_dry_run_of_undo_and_forget_names_refs_and_changes_none(plain: Repo) -> None:
+    names = refs(plain)
+    plain.git("theta", "migrate", "import")
+    moved = {name for name, oid in refs(plain).items() if names[name] != oid}
+    before, present = all_refs(plain), files(plain)
+    assert set(plain.git("theta", "migrate", "undo", "-n").splitlines()) == moved
+    originals = {name.replace("refs/", "refs/theta/original/1/", 1) for name in moved}
+    assert set(json.loads(plain.git("theta", "migrate", "forget", "-n", "--json"))["refs"]) == originals
+    assert (all_refs(plain), files(plain), plain.status()) == (before, present, "")
+    plain.git("branch", "--force", "side", "main")
+    done = plain.run("theta", "migrate", "undo", "--dry-run", check=False)
+    assert done.returncode == 128 and b"refs/heads/side" in done.stderr
+
+
 def test_undo_leaves_new_work_alone(plain: Repo) -> None:
     plain.git("theta", "migrate", "import")
     plain.write("m.safetensors", model(9))
@@ -288,6 +306,10 @@ def test_patterns_and_refs(plain: Repo) -> None:
         (["import", "--include", "*"], 129),
         (["import", "--include-ref", "nowhere"], 129),
         (["export", "--include", "*.pt"], 129),
+        (["undo", "--include", "*.pt"], 129),
+        (["forget", "--include-ref", "main"], 129),
+        (["undo", "--to", "plain"], 129),
+        (["import", "--to", "plain"], 129),
         (["undo"], 128),
     ],
 )
