@@ -112,7 +112,7 @@ def execute(group: click.Group, name: str, arguments: list[str]) -> int:
     complete = f"_{program.replace('-', '_').upper()}_COMPLETE"  # the variable by which a shell asks for completions
     try:
         if complete in os.environ:
-            group.main(arguments, prog_name=program, complete_var=complete)
+            return _complete(group, program, complete)
         # Not by main(), which has its own idea of exit codes, even for a reader that has gone away.
         with group.make_context(name, arguments) as context:
             result = group.invoke(context)
@@ -127,7 +127,7 @@ def execute(group: click.Group, name: str, arguments: list[str]) -> int:
         return 128 + signal.SIGINT
     except click.UsageError as error:
         usage = error.ctx.get_usage() if error.ctx else f"Usage: {name} COMMAND"
-        return _fail(error.format_message(), 129, "u" + " ".join(usage.split())[1:])
+        return _fail(error.format_message().replace("\n\t", " "), 129, "u" + " ".join(usage.split())[1:])
     except ModuleNotFoundError as error:
         if is_set("GIT_TRACE_THETA") or not error.name or error.name.startswith(__name__.partition(".")[0]):
             raise
@@ -137,6 +137,26 @@ def execute(group: click.Group, name: str, arguments: list[str]) -> int:
         if is_set("GIT_TRACE_THETA"):
             raise
         return _fail(str(error), error.exit_code if isinstance(error, ThetaError) else 128)
+
+
+def _complete(group: click.Group, program: str, variable: str) -> int:
+    """Answer a shell. What nobody knows better is a file name, as it is for git's own commands."""
+    from click.shell_completion import CompletionItem, get_completion_class
+
+    name, _, instruction = os.environ[variable].partition("_")
+    kind = get_completion_class(name)
+    if kind is None or instruction not in ("source", "complete"):
+        return 1
+    shell = kind(group, {}, program, variable)
+    if instruction == "source":
+        click.echo(shell.source())
+        return 0
+    words, incomplete = shell.get_completion_args()
+    found = shell.get_completions(words, incomplete)
+    if not found and words and not incomplete.startswith("-"):
+        found = [CompletionItem(incomplete, type="file")]
+    click.echo(os.fsencode("\n".join(map(shell.format_completion, found))))
+    return 0
 
 
 def _fail(message: str, code: int, *more: str) -> int:

@@ -10,13 +10,14 @@ from .console import data
 
 # What git's own completion calls for 'git theta', beside click's for 'git-theta'.
 _WRAPPERS = {
-    # git's completion leaves the line in words and cword; __git_cmd_idx, where theta stands, is there since 2.31.
+    # git's completion leaves the line in words and cword; __git_cmd_idx, where theta stands, is there since 2.31. An
+    # answer of nothing has it go on to file names.
     "bash": """
 _git_theta() {
     local IFS=$'\\n' answer at=${__git_cmd_idx:-1}
     COMPREPLY=()
     for answer in $(env COMP_WORDS="${words[*]:at}" COMP_CWORD=$((cword - at)) %s=bash_complete git-theta); do
-        COMPREPLY+=("${answer#*,}")
+        [[ $answer == plain,* ]] && COMPREPLY+=("${answer#*,}")
     done
 }
 """,
@@ -29,7 +30,14 @@ zstyle ':completion:*:*:git:*' user-commands theta:'version models parameter by 
     "fish": """
 function __git_theta_answers
     set -l line (commandline -cp | string replace -r '^\\s*git\\s+' '')
-    env %s=fish_complete COMP_WORDS="$line" COMP_CWORD=(commandline -t) git-theta | string replace -r '^[^,]*,' ''
+    for answer in (env %s=fish_complete COMP_WORDS="$line" COMP_CWORD=(commandline -t) git-theta)
+        switch $answer
+            case 'plain,*'
+                string replace 'plain,' '' -- $answer
+            case '*'
+                __fish_complete_path (commandline -ct)
+        end
+    end
 end
 complete --no-files --command git --condition '__fish_git_using_command theta' --arguments '(__git_theta_answers)'
 complete --no-files --command git --condition '__fish_git_needs_command' --arguments theta
