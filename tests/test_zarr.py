@@ -51,6 +51,7 @@ def model() -> bytes:
             "f8b": patterns.clone().view(torch.float8_e5m2),
             "whole": torch.arange(-5, 5),
             "größe ü": torch.ones(2, dtype=torch.uint8),
+            "new\nline, \u202eback and \x7f": torch.ones(3, dtype=torch.uint8),
         },
         {"format": "pt"},
     )

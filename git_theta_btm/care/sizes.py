@@ -7,7 +7,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Literal
 
-from ..manifest import Digest, Manifest, order, spell
+from ..manifest import Digest, Manifest, order
 from ..repository import Repository
 from .versions import Manifests, Step, steps
 
@@ -112,7 +112,7 @@ def _parameters(path: str, manifest: Manifest) -> Parts:
     lines = {stored.rest[0]: stored for stored in manifest.objects if stored.encoded}
     groups: Parts = {}
     for entry in manifest.entries:
-        group = groups.setdefault(spell(entry.name), _Group())
+        group = groups.setdefault(entry.name, _Group())
         group.files[path, entry.digest] = entry.tensor.nbytes
         if not entry.view and entry.blob.size:
             line = lines.get(entry.digest)

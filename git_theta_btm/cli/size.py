@@ -8,8 +8,9 @@ from typing import get_args
 import click
 
 from ..care.sizes import Grouping, Room, sizes
+from ..manifest import spell
 from ..repository import Repository
-from .console import as_json, columns, data, dump, number, printable
+from .console import as_json, columns, data, dump, number, printable, shown
 from .console import size as amount
 
 _SHORT = 10  # hexadecimal digits of a commit
@@ -33,11 +34,13 @@ def size(revisions: tuple[str, ...], *, by: Grouping | None, as_json: bool) -> N
       git theta size --by branch
       git theta size --by commit main~10..main
     """
-    rooms = sizes(Repository(), revisions, by)
+    repository = Repository()
+    rooms = sizes(repository, revisions, by)
     if as_json:
         dump(groups=[_fields(room) for room in rooms[:-1]], total=_fields(rooms[-1]))
         return
-    for line in columns([_cells(room, by) for room in rooms]):
+    names = [*(_name(repository, room.name, by) for room in rooms[:-1]), rooms[-1].name]
+    for line in columns([_cells(room, name, added=bool(by)) for room, name in zip(rooms, names, strict=True)]):
         data(line)
 
 
@@ -45,13 +48,22 @@ def _fields(room: Room) -> dict[str, object]:
     return {**dataclasses.asdict(room), "ratio": round(room.ratio, 6)}
 
 
-def _cells(room: Room, by: Grouping | None) -> tuple[str, ...]:
+def _name(repository: Repository, name: str, by: Grouping | None) -> str:
+    """What a group is called where a person reads it."""
+    if by == "commit":
+        return name[:_SHORT]
+    if by == "path":
+        return shown(repository.relative(name))
+    return spell(name) if by == "parameter" else printable(name)
+
+
+def _cells(room: Room, name: str, *, added: bool) -> tuple[str, ...]:
     return (
         number(room.versions, "version"),
         f"files {amount(room.logical)}",
         f"tensors {amount(room.unique)}",
         f"stored {amount(room.stored)}",
         f"{room.ratio:.1%} of copies",
-        *([f"added {amount(room.added)}"] if by else []),
-        room.name[:_SHORT] if by == "commit" else printable(room.name),
+        *([f"added {amount(room.added)}"] if added else []),
+        name,
     )

@@ -88,7 +88,7 @@ def _found(at: str, place: str, node: dict[str, Any]) -> Found:
     about = about if isinstance(about, dict) else {}
     name = about.get("name", place.replace(os.sep, "."))
     kind, shape = node.get("data_type"), node.get("shape")
-    if not isinstance(name, str) or name == "__metadata__" or not name.isprintable():
+    if not isinstance(name, str) or name == "__metadata__":
         raise ThetaError(f"{place}: an array whose name safetensors cannot hold")
     if not isinstance(kind, str) or kind not in _NAMES:
         raise ThetaError(f"parameter {spell(name)}: safetensors has no type for {str(kind)[:40]}")
