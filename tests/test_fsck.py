@@ -158,6 +158,12 @@ def test_a_manifest_that_does_not_parse(repo: Repo) -> None:
     assert [(place, parameter) for place, parameter, _ in problems()] == [(where, "")]
 
 
+def test_a_manifest_of_a_later_version(repo: Repo) -> None:
+    where = commit_manifest(repo, repo.blob(NAME).replace(b"manifest 1:", b"manifest 2:"))
+    ((place, _, words),) = problems()
+    assert place == where and "needs a newer git-theta-btm" in words
+
+
 def test_a_digest_that_no_object_has(repo: Repo) -> None:
     manifest = repo.manifest(NAME)
     entries = tuple(

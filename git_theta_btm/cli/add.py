@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import shlex
 
 import click
@@ -42,6 +43,8 @@ def add(paths: tuple[str, ...], update: str | None, source: str | None, *, dry_r
     """
     if (update is None) != (source is None) and update != "dense":
         raise click.UsageError("--update and --from go together")
+    if source is not None and update in ("sparse", "dense") and os.path.isdir(source):
+        raise click.UsageError(f"--update {update} takes a file, and {source} is a folder")
     repository = Repository()
     if update is None or source is None:
         _plain(repository, paths, dry_run=dry_run)

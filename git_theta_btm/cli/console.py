@@ -97,9 +97,8 @@ class Palette:
 
     def paint(self, text: str, slot: str, default: str) -> str:
         """Text in the colour of a slot, by git's names of colours."""
-        if not self.on:
-            return text
-        return f"{self._code(f'color.theta.{slot}', default)}{text}{self._code('', 'reset')}"
+        code = self._code(f"color.theta.{slot}", default) if self.on else ""
+        return f"{code}{text}{self._code('', 'reset')}" if code else text
 
     def _code(self, key: str, default: str) -> str:
         if key not in self._codes:

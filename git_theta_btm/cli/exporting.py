@@ -34,7 +34,8 @@ def export(word: str, *, directory: str, patterns: tuple[str, ...]) -> None:
     model = open_words(word)
     names = [name for name in model if not patterns or any(fnmatchcase(name, pattern) for pattern in patterns)]
     if not names:
-        raise ThetaError("no parameter matches")
+        why = f"no parameter matches {' or '.join(patterns)}" if patterns else f"{word} has no parameters"
+        raise ThetaError(why)
     revision, colon, path = word.partition(":")
     origin = {"version": 1, "revision": revision if colon else "", "path": path if colon else word}
     zarr.export(model, directory, names, {**origin, "format": model.manifest.format, "digest": model.digest})

@@ -8,7 +8,7 @@ from ..care.fsck import Options, Problem, Report
 from ..care.fsck import fsck as check
 from ..errors import UsageError
 from ..remotes.checking import check as ask
-from ..remotes.transfer import opened
+from ..remotes.transfer import opened, remotes
 from ..repository import Repository
 from .console import Meter, as_json, data, dump, number, printable, say, shown
 
@@ -41,7 +41,8 @@ def fsck(revisions: tuple[str, ...], *, objects: bool, fix: bool, remote: str | 
             raise UsageError("--remote goes with neither --objects nor --fix")
         return _remote(remote, revisions, as_json=as_json)
     meter = Meter("checking objects")
-    report = check(Repository(), Options(revisions, objects, fix), meter)
+    repository = Repository()
+    report = check(repository, Options(revisions, objects, fix), meter)
     meter.end()
     if as_json:
         dump(manifests=report.manifests, objects=report.objects, problems=report.problems, moved=report.moved)
@@ -51,7 +52,7 @@ def fsck(revisions: tuple[str, ...], *, objects: bool, fix: bool, remote: str | 
         data(": ".join(field for field in fields if field))
     say(f"{number(report.manifests, 'manifest')} and {number(report.objects, 'object')} checked")
     if report.problems:
-        say(f"{number(len(report.problems), 'problem')}; {_remedy(report, fix=fix)}")
+        say(f"{number(len(report.problems), 'problem')}; {_remedy(repository, report, fix=fix)}")
     return int(bool(report.problems))
 
 
@@ -83,8 +84,11 @@ def _remote(name: str, revisions: tuple[str, ...], *, as_json: bool) -> int:
     return int(bool(problems or report.broken))
 
 
-def _remedy(report: Report, *, fix: bool) -> str:
+def _remedy(repository: Repository, report: Report, *, fix: bool) -> str:
+    """What to type next, the first thing first."""
     again = "where the file is still here, store it again: git add --renormalize PATH"
+    if remotes(repository.git):
+        again = f"fetch what a remote has: git theta fetch --all; {again}"
     if fix:
         return f"{report.moved} moved to theta/corrupt; {again}"
     corrupt = any(item.problem.startswith("corrupt") for item in report.problems)

@@ -45,7 +45,9 @@ def ls_files(words: tuple[str, ...], *, long: bool, as_json: bool) -> None:
       git theta ls-files HEAD~3 models
     """
     repository = Repository()
-    revision = words[0] if words and not os.path.lexists(words[0]) else None
+    # Where there is no worktree, what lies around is git's own: a file called HEAD is there always.
+    first = words[0] if words else None
+    revision = first if first and (repository.root is None or not os.path.lexists(first)) else None
     if revision is None and repository.root is None:
         revision = "HEAD"
         paths = words

@@ -46,7 +46,7 @@ def dematerialize(paths: tuple[str, ...]) -> int:
     """
     repository = Repository()
     repository.worktree()
-    return tell(repository, dematerialise(repository, repository.models(*paths)), "replaced by stubs", "it stays")
+    return tell(repository, dematerialise(repository, repository.models(*paths)), "dematerialized", "it stays")
 
 
 def means(repository: Repository, meter: Meter) -> Means:

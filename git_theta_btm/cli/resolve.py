@@ -22,21 +22,21 @@ from .recipes import Pairs, recipe_options
 
 @click.command()
 @click.argument("paths", nargs=-1, metavar="[PATH]...")
-@click.option("--ours", "side", flag_value="ours", help="Take our version as it is.")
-@click.option("--theirs", "side", flag_value="theirs", help="Take their version as it is.")
-@click.option("--base", "side", flag_value="base", help="Take the common ancestor's version as it is.")
+@click.option("--ours", is_flag=True, help="Take our version as it is.")
+@click.option("--theirs", is_flag=True, help="Take their version as it is.")
+@click.option("--base", is_flag=True, help="Take the common ancestor's version as it is.")
 @recipe_options(without=("base",))
 @click.option("-i", "--interactive", is_flag=True, help="Ask what becomes of each parameter that is not the same.")
 @click.option("--manual", is_flag=True, help="Put the versions beside the file; the second time, take the file.")
 @click.option("--take", "result", metavar="FILE", type=click.Path(), help="Take this file as the result.")
-def resolve(  # noqa: PLR0913 - one for each option
+def resolve(
     paths: tuple[str, ...],
     *,
-    side: str | None,
     pairs: Pairs,
     interactive: bool,
     manual: bool,
     result: str | None,
+    **sides: bool,
 ) -> int:
     """End the conflicts of models.
 
@@ -55,8 +55,9 @@ def resolve(  # noqa: PLR0913 - one for each option
       git theta resolve --strategy average --rule '*.embed.* ours'
       git theta resolve --manual model.pt
     """
-    if sum(map(bool, (side, interactive, manual, result))) > 1 or (pairs and (side or manual or result)):
-        raise UsageError("only one way to resolve goes: a side, a strategy, --interactive, --manual or --take")
+    side = next((name for name, chosen in sides.items() if chosen), None)
+    if sum(map(bool, (*sides.values(), interactive, manual, result))) > 1 or (pairs and (side or manual or result)):
+        raise UsageError("only one way to resolve goes: one side, a strategy, --interactive, --manual or --take")
     repository = Repository()
     items = unmerged(repository, paths)
     if not items:

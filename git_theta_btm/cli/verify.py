@@ -61,7 +61,8 @@ def _summary(report: Report) -> None:
         if model.taken and model.path not in wrong:
             say(f"{shown(model.path)}: taken as it is in {_named(report, model.taken)}")
     experts = ", ".join(expert.name for expert in report.record.experts)
-    parts = f"{number(len(report.models), 'model')}, {sum(model.computed for model in report.models)} parameters merged"
+    computed = number(sum(model.computed for model in report.models), "parameter")
+    parts = f"{number(len(report.models), 'model')}, {computed} merged"
     verdict = number(len(report.differences), "difference") if report.differences else "all of it agrees"
     say(f"{report.commit[:12]}: {', '.join(_ways(report.record))} of {experts}: {parts}, {verdict}")
 

@@ -148,6 +148,13 @@ def test_missing_words(model: Repo) -> None:
     add(model, NAME, "--update", "dense")
 
 
+@pytest.mark.parametrize("kind", ["sparse", "dense"])
+def test_a_folder_where_a_file_is_needed(model: Repo, kind: str) -> None:
+    said = add(model, NAME, "--update", kind, "--from", "../adapter", code=129).stderr
+    assert f"--update {kind} takes a file, and ../adapter is a folder" in said
+    assert model.status() == ""
+
+
 def test_a_sparse_update_is_stored_as_a_difference(model: Repo, tmp_path: Path) -> None:
     update = {"h.0.k.weight.indices": np.array([70, 5]), "h.0.k.weight.values": np.array([1, 2], "f4")}
     save_file(update, tmp_path / "delta.safetensors")

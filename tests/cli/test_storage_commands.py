@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
+import os
 import subprocess
 from pathlib import Path
 from typing import Any
@@ -48,6 +50,17 @@ def test_size(model: Repo) -> None:
     assert line.startswith("1 version  files 2.3 MiB  tensors 2.3 MiB  stored ") and line.endswith("  total\n")
     head = model.git("rev-parse", "HEAD")[:10]
     assert head in theta(model, "size", "--by", "commit", "HEAD").stdout.decode()
+
+
+def test_names_are_spelled_for_people_alone(repo: Repo) -> None:
+    name, path = "new\nline", os.fsdecode(b"dir/bad\xff\n.safetensors")
+    repo.write(path, {name: np.ones(3, "<f4"), "b": np.zeros(2, "<f4")})
+    repo.commit()
+    assert [item["name"] for item in parsed(repo, "size", "--by", "parameter")["groups"]] == ["b", name]
+    assert [item["name"] for item in parsed(repo, "size", "--by", "path")["groups"]] == [path]
+    assert theta(repo, "size", "--by", "parameter").stdout.splitlines()[1].endswith(b'  "new\\nline"')
+    first = theta(repo, "size", "--by", "path", cwd="dir").stdout.splitlines()[0]
+    assert first.endswith(b'  "bad\\377\\n.safetensors"')
 
 
 def test_size_of_nothing_known(model: Repo) -> None:
@@ -105,15 +118,50 @@ def test_show_one_parameter(model: Repo) -> None:
     ("arguments", "code", "words"),
     [
         (["frob"], 128, "no file 'frob' in the index"),
-        (["frob:x"], 128, "no file 'x' in frob"),
+        (["frob:x"], 128, "no revision 'frob'"),
+        (["HEAD:x"], 128, "no file 'x' in HEAD"),
         ([f"{NAME}#frob"], 128, "no parameter frob"),
         ([f"{NAME}#h.0.w", "--rows", "1"], 129, "'1' are no rows"),
+        ([f"{NAME}#h.0.w", "--rows", "8:2"], 129, "F32[6000,100] has no such rows"),
+        ([f"{NAME}#h.0.w", "--rows", "6000:"], 129, "F32[6000,100] has no such rows"),
         ([NAME, "--rows", "1:2"], 129, "--rows needs a parameter"),
         ([".gitattributes"], 128, "not stored parameter by parameter"),
     ],
 )
 def test_show_says_what_is_wrong(model: Repo, arguments: list[str], code: int, words: str) -> None:
     assert words in theta(model, "show", *arguments, code=code).stderr.decode()
+
+
+def test_a_path_behind_a_revision_is_read_from_the_root_as_git_does(model: Repo) -> None:
+    digest = parsed(model, "show", NAME)["digest"]
+    base = NAME.removeprefix("dir/")
+    for word in (f"HEAD:{NAME}", f"HEAD:./{base}", f"HEAD:../{NAME}", f":{NAME}", f":./{base}", base, f"../{NAME}"):
+        fields = json.loads(theta(model, "show", word, "--json", cwd="dir").stdout)
+        assert fields["digest"] == digest, word
+        if ":" in word:
+            model.run("cat-file", "-e", word, cwd="dir")  # what git says of it
+    assert f"no file '{base}' in HEAD" in theta(model, "show", f"HEAD:{base}", cwd="dir", code=128).stderr.decode()
+
+
+def test_tensors_without_rows_or_bytes(model: Repo) -> None:
+    model.write("odd.safetensors", {"none": np.zeros((0, 3), "f4"), "step": np.array(7)})
+    model.git("add", "odd.safetensors")
+    first, second = theta(model, "show", "odd.safetensors").stdout.decode().splitlines()
+    assert first.split()[1:] == ["none", "F32[0,3]", "empty"] and "packed" in second
+    assert parsed(model, "show", "odd.safetensors#none")["statistics"]["count"] == 0
+    said = theta(model, "show", "odd.safetensors#step", "--rows", "0:1", code=129).stderr
+    assert b"I64[] has no such rows" in said
+
+
+def test_an_object_that_is_not_here_is_named_with_what_brings_it(model: Repo, tmp_path: Path) -> None:
+    for oid in list(model.store):
+        Path(model.store.path(oid)).unlink()
+    commands = [("show", f"{NAME}#h.0.w")]
+    if importlib.util.find_spec("tensorstore"):
+        commands.append(("export", "--zarr", str(tmp_path / "z"), "--parameters", "h.0.w", NAME))
+    for command in commands:
+        said = theta(model, *command, code=128).stderr.decode()
+        assert said.startswith("theta: parameter h.0.w: object ") and "'git theta fetch REMOTE REV'" in said
 
 
 def test_export_and_import(model: Repo, tmp_path: Path) -> None:
@@ -135,7 +183,7 @@ def test_export_of_some_parameters(model: Repo, tmp_path: Path) -> None:
     theta(model, "export", "--zarr", str(group), "--parameters", "h.*.b", "--parameters", "odd*", NAME)
     assert json.loads((group / "theta.json").read_bytes())["parameters"].keys() == {"h.0.b", "odd#name"}
     done = theta(model, "export", "--zarr", str(tmp_path / "x"), "--parameters", "frob", NAME, code=128)
-    assert done.stderr == b"theta: no parameter matches\n"
+    assert done.stderr == b"theta: no parameter matches frob\n"
 
 
 def test_heavy_libraries_are_imported_by_those_alone_that_use_them() -> None:

@@ -59,9 +59,9 @@ def test_a_switch_needs_a_worktree(tmp_path: Path) -> None:
 
 
 def test_out_and_in_again(repo: Repo) -> None:
-    assert theta(repo, "dematerialize") == "1 file replaced by stubs, 105.7 KiB\n"
+    assert theta(repo, "dematerialize") == "1 file dematerialized, 105.7 KiB\n"
     assert read_stub(str(repo.path / NAME)) == repo.blob(NAME)
-    assert theta(repo, "dematerialize", "my model.safetensors", cwd="dir") == "0 files replaced by stubs, 0 B\n"
+    assert theta(repo, "dematerialize", "my model.safetensors", cwd="dir") == "0 files dematerialized, 0 B\n"
     assert theta(repo, "materialize", "my model.safetensors", cwd="dir") == "1 file restored, 105.7 KiB\n"
     assert repo.status() == ""
     assert "did not match any file" in theta(repo, "materialize", "nothing", code=128)
@@ -72,7 +72,7 @@ def test_what_cannot_be_done_is_named(repo: Repo) -> None:
         file.write(b"more")
     said = theta(repo, "dematerialize", code=1)
     assert f"theta: {NAME}: it is modified" in said
-    assert "it stays\n0 files replaced by stubs" in said
+    assert "it stays\n0 files dematerialized" in said
     repo.git("checkout", "--", NAME)
     theta(repo, "dematerialize")
     gone = next(repo.manifest(NAME).needs()).digest
