@@ -24,7 +24,7 @@ def merges() -> bool:
     """
     command = _command(os.getppid())
     if command == "rebase":
-        return _last_step().startswith("merge ")
+        return bool(repeated()[1])
     if command in _AGAIN:
         return _exists("MERGE_HEAD")
     return command in _MERGES if command else any(name.startswith("GITHEAD_") for name in os.environ)
@@ -61,8 +61,18 @@ def command_of(words: Sequence[str]) -> str:
     return ""
 
 
+def repeated() -> tuple[str, str]:
+    """The merge that a rebase is about to repeat: the commit that it was first, if it was one, and the label of what is
+    merged now; both empty in any other step. It does that, with ``--rebase-merges``, in its own process."""
+    verb, *words = _last_step().partition(" # ")[0].split() or [""]
+    if verb not in ("merge", "m"):
+        return "", ""
+    first = words[1] if words[0:1] in (["-C"], ["-c"]) and len(words) > 1 else ""
+    labels = words[2:] if first else words
+    return first, labels[0] if labels else ""
+
+
 def _last_step() -> str:
-    """What a rebase is about to do: it repeats merges, with ``--rebase-merges``, in its own process."""
     with suppress(ThetaError, OSError):
         name = os.path.join(git_directory(), "rebase-merge", "done")
         with open(name, encoding="utf-8", errors="surrogateescape") as file:

@@ -10,6 +10,7 @@ from ..errors import MergeConflict, UsageError
 from ..git import Git
 from ..manifest import Manifest, spell
 from . import pending, trailers
+from .belonging import belongs
 from .configured import general, settings
 from .drafts import Draft, resolve
 from .factors import check_bound
@@ -91,13 +92,13 @@ def choose(git: Git, merge: Merge | None, pairs: Iterable[tuple[str, str]]) -> C
 
 def mass(git: Git, head: Head) -> float:
     """How many experts a head's model holds: as many as the last merge on the way to it was made of, unless the model
-    was trained since; then it is one itself."""
+    was trained since, or the record is of another commit; then it is one itself."""
     words = ("log", "-1", "--first-parent", "--format=%H%n%B", "--grep=^Theta-Merge: ", head.commit, "--")
     commit, _, message = git.text(*words).partition("\n")
     found = trailers.loads(message) if commit else None
-    if found is None or (commit != head.commit and changes_a_model(git, commit, head.commit)):
+    if found is None or not belongs(git, found, commit):
         return 1.0
-    return found.mass
+    return 1.0 if commit != head.commit and changes_a_model(git, commit, head.commit) else found.mass
 
 
 def part(recipe: Recipe, places: Sequence[int]) -> Recipe:

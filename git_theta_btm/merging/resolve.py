@@ -84,7 +84,7 @@ class _Planner:
 
     def _step(self, name: str) -> Step:
         if self._recipe.excluded(name):
-            return Step(name, take=0)
+            return Step(name, take=self._kept(name))
         having = [index for index, side in enumerate(self._sides) if name in side]
         if len(having) < len(self._sides):
             if self._recipe.missing == "error":
@@ -92,6 +92,15 @@ class _Planner:
             having = [0] if self._recipe.missing == "ours" else having
         choice = self._recipe.choose(name, len(self._sides), self._depths.get(name, 0.0))
         return self._decide(name, self._narrowed(choice, having), having)
+
+    def _kept(self, name: str) -> int:
+        """Whose an excluded parameter stays: the first tip's, unless changes are applied, and another alone has one."""
+        base = self._base.get(name) if self._base else None
+        if base is None or not load(self._recipe.strategy).one_sided or not _same(self._sides[0][name], base):
+            return 0
+        others = [(place, side[name]) for place, side in enumerate(self._sides) if name in side]
+        changed = (place for place, entry in others if entry.tensor == base.tensor and entry.digest != base.digest)
+        return next(changed, 0)
 
     def _narrowed(self, choice: Choice, having: Sequence[int]) -> Choice:
         return Choice(choice.name, choice.strategy, tuple(choice.weights[index] for index in having))

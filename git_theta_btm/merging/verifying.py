@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from tempfile import TemporaryFile
 
 from .. import formats
@@ -20,15 +20,17 @@ from ..store import Forgetful
 from ..tensor import Tensor
 from . import trailers
 from .asking import Setting, of_sides
+from .belonging import ancestors, belongs, parents_of
 from .beside import Beside
 from .distances import comparable, distance, kind_of
 from .filing import Desk, Question
-from .heads import Head, Side, Trees, commit_of, common_ancestor
+from .heads import Head, Side, Trees, commit_of
 from .metering import Meter
 from .producing import Workshop, produce
 from .records import NONE, Expert, Record, Taken
 from .resolve import Step
 
+_OF_ANOTHER = "the record is of another commit, of which this one is a cherry-pick or a rebase: it says nothing of this"
 _UNSAID = "how its conflict was resolved is not recorded"
 _COARSE = 2  # bits below the exponent of the coarsest type of numbers
 _LEAST = 1e-9  # relative: what a matrix library may be off by in float64, whatever its build
@@ -36,7 +38,8 @@ _LEAST = 1e-9  # relative: what a matrix library may be off by in float64, whate
 
 @dataclass(frozen=True, slots=True)
 class Difference:
-    """What a merge does not hold as its record says: of the whole file if no ``parameter`` is named."""
+    """What a merge does not hold as its record says: of the whole file if no ``parameter`` is named, of all files if
+    no ``path`` is."""
 
     path: str
     parameter: str
@@ -91,7 +94,9 @@ def verify(repository: Repository, revision: str) -> Report:
             check.model(path, oid)
         for path in sorted(record.whole.keys() - models.keys()):
             check.differs(path, "", "it is recorded, and not in the commit")
-    return Report(commit, record, tuple(check.verified), tuple(check.differences))
+    foreign = check.differences and not check.named and not belongs(repository.git, record, commit)
+    differences = [Difference("", "", _OF_ANOTHER)] if foreign else check.differences
+    return Report(commit, record, tuple(check.verified), tuple(differences))
 
 
 class _Check:
@@ -99,12 +104,13 @@ class _Check:
         self._repository, self._desk, self._trees = repository, desk, trees
         self._commit, record = merge
         self._experts = [_here(repository, expert) for expert in record.experts]
-        parents = repository.git.text("rev-list", "--parents", "--max-count=1", self._commit).split()[1:]
-        heads = list(dict.fromkeys([*parents, *(head.commit for head in self._experts)]))  # a squash has one parent
-        ancestor = common_ancestor(repository.git, heads) if len(heads) > 1 else None
+        parents, commits = parents_of(repository.git, self._commit), [head.commit for head in self._experts]
+        self.named = not set(parents).isdisjoint(commits)  # whether an expert is a parent
+        heads = list(dict.fromkeys([*parents, *commits]))  # a squash has one parent
+        self._ancestors = ancestors(repository.git, heads, record)
         self._heads = heads
         self._record = record
-        self._setting = Setting(self._experts, ancestor, record.base, record.recipe)
+        self._setting = Setting(self._experts, next(iter(self._ancestors), None), record.base, record.recipe)
         self._moved = self._elsewhere()
         self.verified: list[Verified] = []
         self.differences: list[Difference] = []
@@ -140,8 +146,8 @@ class _Check:
             self._by_hand(path, actual, sides, whole.digest)
         elif not sides:
             self.differs(path, "", "none of the experts has it")
-        elif len({side.oid for side in sides}) == 1:
-            self._whole(path, actual, sides[0])
+        elif lone := self._lone(path, actual, sides, known):
+            self._whole(path, actual, lone)
         elif self._record.of(path).strategy == NONE:
             self.differs(path, "", _UNSAID)
         else:
@@ -155,6 +161,18 @@ class _Check:
         """Of what one expert alone changed, nothing is computed."""
         self._compare(path, actual, side.manifest, ())
         self.verified.append(Verified(path, len(actual.entries), 0))
+
+    def _lone(self, path: str, actual: Manifest, sides: Sequence[Side], known: Sequence[str]) -> Side | None:
+        """The one side that changed a file. Of several common ancestors git makes one, and a side that is another than
+        the first may be as that is: then the file has to agree, else it was merged."""
+        alone = sides[0] if len({side.oid for side in sides}) == 1 else None
+        if len(self._ancestors) < 2:
+            return alone
+        for ancestor in self._ancestors:
+            found = self._trees.sides(self._experts, ancestor, path, known)
+            if {side.manifest.digest for side in found} == {actual.digest}:
+                return found[0]
+        return None
 
     def _taken(self, path: str, model: tuple[str, Manifest], commit: str) -> None:
         """Of what was taken as one commit has it, the bytes are looked at, and nothing is computed."""
@@ -194,7 +212,8 @@ class _Check:
 
     def _merged(self, path: str, actual: Manifest, sides: Sequence[Side], known: Sequence[str]) -> None:
         before = len(self.differences)
-        setting = replace(self._setting, recipe=self._record.of(path), base=self._record.base_of(path))
+        ancestor = self._setting.ancestor if len(self._ancestors) < 2 else None  # else all sides have changed it
+        setting = Setting(self._experts, ancestor, self._record.base_of(path), self._record.of(path))
         self._again(path, actual, of_sides(self._trees, path, setting, known))
         same = [side.head.name for side in sides if side.manifest.digest == actual.digest]
         if len(self.differences) > before and same:

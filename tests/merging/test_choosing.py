@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from conftest import Repo
@@ -28,7 +30,8 @@ def merge(repo: Repo) -> Merge:
     repo.git("checkout", "--quiet", "main")
     repo.write(PATH, save({"w": np.zeros(4, np.float32)}))
     repo.git("add", ".")
-    repo.git("commit", "--quiet", "-m", "merged\n\n" + "\n".join(dumps(PAIR)))
+    pair = replace(PAIR, experts=(Expert(git.text("rev-parse", "HEAD"), "one"), PAIR.experts[1]))  # squashed
+    repo.git("commit", "--quiet", "-m", "merged\n\n" + "\n".join(dumps(pair)))
     return Merge(
         Repository(str(repo.path)), [Head(git.text("rev-parse", "other"), "other")], [git.text("rev-parse", "main~")]
     )

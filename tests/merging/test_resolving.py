@@ -85,6 +85,7 @@ def test_what_makes_no_sense(stuck: Repo) -> None:
     before = versions(stuck)
     for words, code in (
         (["--ours", "--manual"], 129),
+        (["--base", "--ours"], 129),
         (["--ours", "-s", "ties"], 129),
         (["-s", "magic"], 129),
         (["sub/other.safetensors", "--ours"], 128),

@@ -210,3 +210,12 @@ def test_distances() -> None:
     assert np.isnan(distance(BytesSource(nan.tobytes()), BytesSource(one.tobytes()), tensor))
     empty = distance(BytesSource(b""), BytesSource(b""), Tensor.parse("F32[0]"))
     assert empty == 0.0
+
+
+def test_one_of_each_is_in_the_singular(repo: Repo) -> None:
+    repo.write(MODEL, save({"w": np.zeros(3, "f4")}))
+    repo.commit("seed")
+    for number, name in enumerate(TWO, 1):
+        branch(repo, name, {MODEL: save({"w": np.full(3, number, "f4")})})
+    theta(repo, "merge", *TWO)
+    assert "1 model, 1 parameter merged, all of it agrees" in theta(repo, "verify").stderr
