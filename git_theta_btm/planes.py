@@ -53,12 +53,12 @@ def expand(payload: bytes | memoryview, width: int, count: int) -> Values:
     if len(payload) < 4 * width:
         raise CorruptObject("planes without their table")
     planes: list[Bytes | int] = []
-    position = 4 * width
-    for word in struct.unpack_from(f"<{width}I", payload):
+    position, data = 4 * width, memoryview(payload)  # whose parts are no copies
+    for word in struct.unpack_from(f"<{width}I", data):
         mode, length = word >> _MODE_SHIFT, word & ((1 << _MODE_SHIFT) - 1)
-        planes.append(_expand(mode, payload[position : position + length], count))
+        planes.append(_expand(mode, data[position : position + length], count))
         position += length
-    if position != len(payload):
+    if position != len(data):
         raise CorruptObject("planes that do not fit their table")
     values = _woven(planes)
     if isinstance(values, int):
@@ -140,7 +140,7 @@ def _compressor() -> zstandard.ZstdCompressor:
     return zstandard.ZstdCompressor(compression_params=parameters)
 
 
-def _expand(mode: int, data: bytes | memoryview, count: int) -> Bytes | int:
+def _expand(mode: int, data: memoryview, count: int) -> Bytes | int:
     if mode == _ZERO and not data:
         return 0
     if mode == _RAW and len(data) == count:
@@ -157,7 +157,7 @@ def _expand(mode: int, data: bytes | memoryview, count: int) -> Bytes | int:
         raise CorruptObject(f"a plane that does not decompress: {error}") from None
 
 
-def _scatter(data: bytes | memoryview, count: int) -> Bytes:
+def _scatter(data: memoryview, count: int) -> Bytes:
     """The inverse of ``_sparse``."""
     if len(data) < 12:
         raise CorruptObject("a sparse plane without its table")
