@@ -35,7 +35,7 @@ from git_theta_btm.floats import narrow
 
 LAYERS, HEAD, SIGMA = 16, 64, 0.02
 LIMIT = 1 << 30  # bytes of anonymous memory
-TICK = 0.02  # seconds between looks at the memory of a command
+TICK = 0.05  # seconds between looks at the memory of a command, which take time from it
 METHODS = {"average": ("linear", ""), "ties": ("ties", "density: 0.2")}  # ours: mergekit's, and its options
 LOOP = """
 import sys, torch

@@ -101,6 +101,8 @@ def run(repository: Repository, call: Call) -> int:
 def _merge(repository: Repository, call: Call) -> int:
     remotes = [Head(commit, os.environ.get(f"GITHEAD_{commit}", commit[:12])) for commit in call.remotes]
     merge = Merge(repository, remotes, call.bases)
+    # Else the threads of NumPy's matrix library spin for 0.1 s when they are made, each on a core that others need.
+    os.environ.setdefault("OPENBLAS_THREAD_TIMEOUT", "4")
     heavy = f"{__package__}.mixing"  # NumPy and all that computes takes as long to import as git to gather
     Thread(target=import_module, args=(heavy,), daemon=True).start()
     gathered = gather(repository.git, [merge.ours.commit, *call.remotes], command("gather"))
