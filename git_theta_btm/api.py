@@ -40,12 +40,12 @@ def open(path: str, rev: str | None = None, repository: str = ".") -> Checkpoint
     if rev is None and found.root is None:
         rev = "HEAD"
     name = f"{rev or ''}:{located(found, path)}"
-    answer = found.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
-    if answer.returncode:
+    oid = found.git.oid(name)
+    if not oid:
         if rev is not None and not found.git.tree(rev):
             raise ThetaError(f"there is no revision {rev!r}")
         raise ThetaError(f"there is no file {path!r} in {rev or 'the index'}")
-    text = found.git.blob(answer.stdout.decode().strip())
+    text = found.git.blob(oid)
     if not is_manifest(text):
         raise ThetaError(f"{path} is not stored parameter by parameter in {rev or 'the index'}")
     try:

@@ -112,11 +112,18 @@ class Git:
         answer = self.run("check-ref-format", "--branch", name, check=False)
         return os.fsdecode(answer.stdout) == name + "\n"
 
-    def tree(self, revision: str) -> str:
-        """The tree of a revision; empty if there is no such revision."""
-        name = revision + "^{tree}"
+    def oid(self, name: str) -> str:
+        """The object of this name, such as ``HEAD`` or ``REV:PATH``; empty if there is none."""
         found = self.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
         return found.stdout.decode().strip()
+
+    def tree(self, revision: str) -> str:
+        """The tree of a revision; empty if there is no such revision."""
+        return self.oid(revision + "^{tree}")
+
+    def contains(self, head: str, commit: str) -> bool:
+        """Whether a commit is ``head``, or in its history."""
+        return not self.run("merge-base", "--is-ancestor", commit, head, check=False).returncode
 
     def version(self) -> tuple[int, ...]:
         """git's version as numbers, ``(2, 39, 5)``."""

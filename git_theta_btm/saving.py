@@ -160,8 +160,7 @@ class _Target:
         return self._commit_of(self.ref)
 
     def _commit_of(self, name: str) -> str:
-        found = self.repository.git.run("rev-parse", "--verify", "--quiet", f"{name}^{{commit}}", check=False)
-        return found.stdout.decode().strip()
+        return self.repository.git.oid(f"{name}^{{commit}}")
 
     def draft(self, directory: str, tip: str) -> Draft:
         """A commit to be, on top of ``tip``, or of HEAD if there is none. Raises ``ThetaError`` if the path is not
@@ -226,8 +225,7 @@ class Draft:
         """The version that the commit is based on."""
         if not self.parent:
             return None
-        name = f"{self.parent}:{path}"
-        oid = self.git.run("rev-parse", "--verify", "--quiet", name, check=False).stdout.decode().strip()
+        oid = self.git.oid(f"{self.parent}:{path}")
         with suppress(ManifestError), self.git.blobs() as blobs:
             text = read_manifest(blobs, oid) if oid else None
             return loads(text) if text is not None else None

@@ -56,8 +56,7 @@ class Adapter:
 
 def beside(git: Git, revision: str) -> bool:
     """Whether a commit has an adapter, applied or not."""
-    name = f"{revision}:{CONFIG}"
-    return git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False).returncode == 0
+    return bool(git.oid(f"{revision}:{CONFIG}"))
 
 
 def unapplied(texts: Mapping[str, bytes], factors: Manifest | None, models: Iterable[Manifest]) -> Adapter | None:

@@ -17,6 +17,7 @@ from ..checkout.assembling import Assembler
 from ..errors import ThetaError
 from ..manifest import Manifest, is_manifest, loads
 from ..merging.cards import card, markdown
+from ..merging.heads import commit_of
 from ..remaking import new_folder
 from ..repository import Repository
 from ..source import FileSource
@@ -51,7 +52,7 @@ def export(repository: Repository, revision: str, directory: str) -> Exported:
     A merge gets its card as ``README.md``, and a model of bytes a tokenizer of bytes. Raises ``ThetaError`` if the
     revision has no model, ``ObjectError`` if a weight is missing or corrupt.
     """
-    commit = _commit(repository, revision)
+    commit = commit_of(repository.git, revision)
     files = dict(_model_files(repository, commit))
     if not files:
         raise ThetaError(f"{revision} has no {MODEL}/: 'git btm status' names the branches that have a model")
@@ -69,14 +70,6 @@ def export(repository: Repository, revision: str, directory: str) -> Exported:
         )
         size = sum(os.path.getsize(os.path.join(folder, name)) for name in written)
     return Exported(commit, written, size, bool(recipes))
-
-
-def _commit(repository: Repository, revision: str) -> str:
-    words = ("rev-parse", "--verify", "--quiet", "--end-of-options", f"{revision}^{{commit}}")
-    answer = repository.git.run(*words, check=False)
-    if answer.returncode:
-        raise ThetaError(f"there is no commit {revision!r}")
-    return answer.stdout.decode().strip()
 
 
 def _model_files(repository: Repository, commit: str) -> Iterator[tuple[str, str]]:

@@ -20,7 +20,7 @@ def unmerged(repository: Repository, experts: Sequence[Expert]) -> bool:
     """
     git = repository.git
     head = git.text("rev-parse", "HEAD")
-    held = [expert for expert in experts if _within(git, expert.tip, head)]
+    held = [expert for expert in experts if git.contains(head, expert.tip)]
     if len(held) == len(experts):
         return False
     _check_apart(git, experts)
@@ -35,10 +35,6 @@ def unmerged(repository: Repository, experts: Sequence[Expert]) -> bool:
     return True
 
 
-def _within(git: Git, commit: str, other: str) -> bool:
-    return not git.run("merge-base", "--is-ancestor", commit, other, check=False).returncode
-
-
 def _names(experts: Sequence[Expert], between: str = ", ") -> str:
     return between.join(expert.branch for expert in experts)
 
@@ -49,7 +45,7 @@ def _check_apart(git: Git, experts: Sequence[Expert]) -> None:
         if one.branch == other.branch:
             raise UsageError(f"{one.branch} is named twice")
         for less, more in ((one, other), (other, one)):
-            if _within(git, less.tip, more.tip):
+            if git.contains(more.tip, less.tip):
                 raise UsageError(f"{more.branch} has all of {less.branch} in its history: leave {less.branch} out")
 
 
@@ -77,7 +73,7 @@ def _start(git: Git, seed: str | None) -> str:
         return "COMMIT"
     found = seed
     last = next(checkpoints(git, "HEAD"), None)
-    if _within(git, seed, "HEAD") and not (last and last[1].domain):
+    if git.contains("HEAD", seed) and not (last and last[1].domain):
         words = ("log", "--first-parent", "--format=%H", f"{seed}..HEAD", "--", MODEL, ADAPTER)
         changed = git.text(*words).split()
         found = f"{changed[-1]}^" if changed else seed

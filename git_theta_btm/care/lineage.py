@@ -43,7 +43,7 @@ def lineage(repository: Repository, models: Sequence[ModelFile], *, everything: 
     With ``everything`` it is that of all commits git keeps, and every tensor is wanted, or with ``narrow`` those at the
     paths of ``models``. Raises ``ThetaError`` if git cannot list its commits.
     """
-    head = repository.git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False).stdout.decode().strip()
+    head = repository.git.oid("HEAD")
     scope = _KEPT if everything else (head,) if head and models else ()
     walk = steps(repository, scope) if scope else []
     staged = tuple((model.path, model.oid) for model in models if model.text is not None)

@@ -12,7 +12,6 @@ from contextlib import suppress
 from dataclasses import dataclass
 from fcntl import ioctl
 from functools import partial
-from threading import Thread
 from typing import NamedTuple
 
 from ..blobs import Blobs
@@ -23,6 +22,7 @@ from ..manifest import Digest, Manifest
 from ..parallel import WORKERS, map_threads
 from ..source import BLOCK, Data, FileSource, view
 from ..store import Memory, ObjectStore
+from .replacing import close_aside
 
 _PART = 4 << 20  # bytes written by one job: one chunk of an encoded object
 _FICLONE = 0x40049409  # linux/fs.h; ioctl_ficlone(2)
@@ -44,12 +44,12 @@ class Version:
     nameless: bool = False
 
     def close(self) -> None:
-        """Close the file in a thread: if its name is gone, the kernel takes 0.1 s to free the memory of a gigabyte."""
+        """Close the file, and take its second name away."""
         if self.spare:
             with suppress(FileNotFoundError):  # it has got its own name back
                 os.unlink(self.spare)
         if self.fd >= 0:
-            Thread(target=os.close, args=(self.fd,)).start()
+            close_aside(self.fd)
 
     def unchanged(self) -> bool:
         """Whether nobody wrote to it since; that git took its name away changes neither time nor size."""

@@ -65,8 +65,7 @@ def place(fd: int, temporary: str, path: str, expected: Expected) -> os.stat_res
 
 @contextmanager
 def lingering(paths: Iterable[str]) -> Iterator[None]:
-    """Let files outlive the loss of their names until the end, and then go aside: the kernel takes 0.1 s to free the
-    memory of half a gigabyte, and whoever takes the name has to wait for it."""
+    """Let files outlive the loss of their names until the end: else whoever takes the names waits for their memory."""
     fds = []
     try:
         for path in paths:
@@ -75,7 +74,12 @@ def lingering(paths: Iterable[str]) -> Iterator[None]:
         yield
     finally:
         for fd in fds:
-            Thread(target=os.close, args=(fd,)).start()
+            close_aside(fd)
+
+
+def close_aside(fd: int) -> None:
+    """Close a file in a thread: if its name is gone, the kernel takes 0.1 s to free the memory of a gigabyte."""
+    Thread(target=os.close, args=(fd,)).start()
 
 
 def nameless(directory: str) -> int | None:

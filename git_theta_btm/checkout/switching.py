@@ -176,9 +176,7 @@ def _changed(repository: Repository, arguments: Sequence[str]) -> dict[str, str]
     """The paths in which the index differs from the commit that is most likely meant, and the blobs there."""
     for word in reversed([word for word in arguments if word == "-" or not word.startswith("-")]):
         for name in ("@{-1}" if word == "-" else word, f"refs/remotes/origin/{word}"):
-            tree = repository.here.run("rev-parse", "--verify", "--quiet", f"{name}^{{tree}}", check=False)
-            if not tree.returncode:
-                oid = tree.stdout.decode().strip()
+            if oid := repository.here.tree(name):
                 fields = repository.git.fields("diff-index", "--cached", "--no-renames", "-z", oid)
                 return {path: row.split()[2] for row, path in zip(fields[::2], fields[1::2], strict=True)}
     return {}

@@ -58,7 +58,7 @@ def _commits(git: Git, revisions: tuple[str, ...], *, everything: bool) -> list[
 
 
 def _commit(git: Git, name: str) -> str:
-    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False).stdout.decode().strip()
+    found = git.oid(name)
     if not found:
         raise ThetaError(f"there is no revision {name!r}: 'git branch --all' lists those that have names")
     return found

@@ -118,10 +118,10 @@ def _read_adapter(word: str, stack: ExitStack) -> tuple[Mapping[str, Any], Updat
 def _committed(revision: str, folder: str) -> tuple[Mapping[str, Any], Update]:
     repository, word = Repository(), f"{revision}:{folder}"
     name = f"{revision}:{located(repository, os.path.join(folder, CONFIG))}"
-    answer = repository.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
-    if answer.returncode:
+    oid = repository.git.oid(name)
+    if not oid:
         raise ThetaError(f"{word} has no {CONFIG}: an adapter is a folder that PEFT's save_pretrained wrote")
-    config = parse_config(name, repository.git.blob(answer.stdout.decode().strip()))
+    config = parse_config(name, repository.git.blob(oid))
     if config.get("peft_type") != "LORA":
         raise ThetaError(f"{word} is an adapter of type {config.get('peft_type')!r:.40}, not LORA")
     found = api.open(os.path.join(folder, WEIGHTS), revision)

@@ -24,7 +24,7 @@ def belongs(git: Git, record: Record, commit: str) -> bool:
     if len(parents) != 1:
         return not parents or experts <= set(parents)
     (parent,) = parents
-    if parent in experts or all(_precedes(git, parent, expert) for expert in experts):
+    if parent in experts or all(git.contains(expert, parent) for expert in experts):
         return True
     if _shallow(git):
         return True
@@ -58,10 +58,6 @@ def ancestors(git: Git, heads: Sequence[str], record: Record) -> list[str]:
 def _shallow(git: Git) -> bool:
     """Whether the history is cut off somewhere."""
     return git.text("rev-parse", "--is-shallow-repository") == "true"
-
-
-def _precedes(git: Git, commit: str, other: str) -> bool:
-    return not git.run("merge-base", "--is-ancestor", commit, other, check=False).returncode
 
 
 def _here(git: Git, commit: str) -> bool:

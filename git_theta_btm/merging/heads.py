@@ -129,7 +129,7 @@ class Merge:
         """The heads that count: HEAD does if it is no ancestor of another one, which has all that it has, and if a
         model is another there than at the common ancestor."""
         for head in self.remotes:
-            if not self._git.run("merge-base", "--is-ancestor", self.ours.commit, head.commit, check=False).returncode:
+            if self._git.contains(head.commit, self.ours.commit):
                 return self.remotes
         return [self.ours, *self.remotes] if self._trained() else self.remotes
 
@@ -152,8 +152,7 @@ def common_ancestor(git: Git, heads: Sequence[str]) -> str | None:
 
 def commit_of(git: Git, revision: str) -> str:
     """The commit that a revision names. Raises ``ThetaError`` if there is none."""
-    name = f"{revision}^{{commit}}"
-    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
-    if found.returncode:
+    found = git.oid(f"{revision}^{{commit}}")
+    if not found:
         raise ThetaError(f"there is no commit {revision!r}")
-    return found.stdout.decode().strip()
+    return found

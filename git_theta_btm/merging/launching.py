@@ -76,8 +76,7 @@ def _check_order(git: Git, merge: Merge) -> None:
     for place, head in enumerate(merge.remotes):
         if head.commit == ours.commit and place:
             raise UsageError(f"{ours.name} is HEAD, which comes first: name it first, or name the weights")
-        inside = git.run("merge-base", "--is-ancestor", head.commit, ours.commit, check=False).returncode == 0
-        if inside and head.commit != ours.commit:
+        if head.commit != ours.commit and git.contains(ours.commit, head.commit):
             raise UsageError(f"{head.name} is in {ours.name} already, so git merges the others: name their weights")
 
 

@@ -44,8 +44,7 @@ def write(git: Git, record: Record, heads: Sequence[str], blobs: Mapping[str, st
 def take(git: Git) -> list[str]:
     """The trailers of the merge that is being committed; none if it is another one than the record is about."""
     heads, lines = left(git)
-    head = git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False).stdout.decode().strip()
-    return lines if heads == [head, *merging(git)] else []
+    return lines if heads == [git.oid("HEAD"), *merging(git)] else []
 
 
 def left(git: Git) -> tuple[list[str], list[str]]:

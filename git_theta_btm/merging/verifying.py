@@ -191,9 +191,7 @@ class _Check:
 
     def _is_of(self, commit: str) -> bool:
         """Whether a commit was merged, or is in the history of one that was."""
-        git = self._repository.git
-        words = ("merge-base", "--is-ancestor", commit)
-        return any(not git.run(*words, head, check=False).returncode for head in self._heads)
+        return any(self._repository.git.contains(head, commit) for head in self._heads)
 
     def _by_hand(self, path: str, actual: Manifest, sides: Sequence[Side], digest: str) -> None:
         """Nothing repeats what a person did: that this is the result is compared, and what it was made of is read."""

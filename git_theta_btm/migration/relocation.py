@@ -97,9 +97,7 @@ def _commit(repository: Repository, lines: Iterable[bytes], follow: Callable[[_W
     repository.git.run("update-ref", "-m", _REASON, "--stdin", "-z", stdin=b"".join(lines))
     for worktree in worktrees:
         follow(worktree)
-        if worktree.git.run("rev-parse", "--verify", "--quiet", "HEAD", check=False).stdout.decode().strip() != (
-            worktree.head
-        ):
+        if worktree.git.oid("HEAD") != worktree.head:
             worktree.git.run("reset", "--quiet", "--hard")
 
 

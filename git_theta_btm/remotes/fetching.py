@@ -43,7 +43,7 @@ def remote_of(repository: Repository, word: str, command: str) -> str:
         return path
     remote = next(iter(known), "REMOTE")
     for name in (word, f"{remote}/{word}"):
-        if git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False).returncode == 0:
+        if git.oid(name):
             raise UsageError(f"{word!r} is no remote but a revision: git theta {command} {remote} {name}")
     if ":" not in word:
         raise UsageError(f"{word!r} is no remote, which 'git remote' lists, and no repository")

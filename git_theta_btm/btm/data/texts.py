@@ -59,9 +59,8 @@ def listed(repository: Repository, revision: str | None = None) -> list[tuple[st
 
 
 def _committed(repository: Repository, path: str, revision: str) -> Source:
-    name = f"{revision}:{path}"
-    answer = repository.git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False)
-    if answer.returncode:
+    oid = repository.git.oid(f"{revision}:{path}")
+    if not oid:
         raise ThetaError(f"there is no {path} in {revision}: 'git ls-tree -r --name-only {revision} {DATA}' lists all")
-    found = repository.git.blob(answer.stdout.decode().strip())
+    found = repository.git.blob(oid)
     return Checkpoint(loads(found), repository.store).file if is_manifest(found) else BytesSource(found)

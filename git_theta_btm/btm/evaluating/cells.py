@@ -52,8 +52,7 @@ class Running:
 
 def commit(git: Git, revision: str) -> str:
     """The commit that a revision names. Raises ``ThetaError`` if there is none."""
-    name = f"{revision}^{{commit}}"
-    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", name, check=False).stdout.decode().strip()
+    found = git.oid(f"{revision}^{{commit}}")
     if not found:
         raise ThetaError(f"there is no revision {revision!r}: 'git btm status' names all experts")
     return found

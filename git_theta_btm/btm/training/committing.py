@@ -66,7 +66,7 @@ class Line:
         return waiting if waiting and self._follows(tip, waiting) else tip
 
     def _follows(self, one: str, other: str) -> bool:
-        return bool(one) and self.git.run("merge-base", "--is-ancestor", one, other, check=False).returncode == 0
+        return bool(one) and self.git.contains(other, one)
 
     def add(self, content: Content, message: str, parents: Iterable[str] = ()) -> str:
         """Commit, on top of the branch (or of HEAD if it is new; with ``parents`` of the first of these), and return
@@ -119,8 +119,7 @@ class Line:
 
 def commit_of(git: Git, name: str) -> str:
     """The commit of this name; empty if there is none."""
-    found = git.run("rev-parse", "--verify", "--quiet", "--end-of-options", f"{name}^{{commit}}", check=False)
-    return found.stdout.decode().strip()
+    return git.oid(f"{name}^{{commit}}")
 
 
 def holder(git: Git, ref: str) -> str:
