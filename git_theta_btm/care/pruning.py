@@ -23,10 +23,9 @@ from dataclasses import dataclass
 from ..catalogue import NoCatalogue, open_catalogue
 from ..errors import ManifestError, ThetaError
 from ..git import Git
-from ..manifest import MAX_TEXT, Blob, loads
-from ..repository import Repository
+from ..manifest import Blob, loads
+from ..repository import Repository, read_manifest
 
-ANY_VERSION = b"git-theta-btm manifest "  # what a newer version of this program needs is kept, too
 Progress = Callable[[int, int], None]  # objects looked at, and of how many
 
 _DIGEST = re.compile(rb"[0-9a-f]{64}")
@@ -123,7 +122,7 @@ class Keep:
         """Look at what git has come to hold since. Raises ``ThetaError`` if it cannot read one of its objects."""
         new = [oid for oid in self._blobs() if oid not in self._seen]
         with self._git.blobs() as reader:
-            self.add(filter(None, (reader.read(oid, start=ANY_VERSION, limit=MAX_TEXT) for oid in new)))
+            self.add(filter(None, (read_manifest(reader, oid) for oid in new)))
         self._seen.update(new)
 
     def _blobs(self) -> Iterator[str]:

@@ -8,11 +8,11 @@ from __future__ import annotations
 import os
 from collections.abc import Iterable, Sequence
 
-from ..care.pruning import ANY_VERSION, Keep, Options, Report, alone, every_object, promised, state_of
+from ..care.pruning import Keep, Options, Report, alone, every_object, promised, state_of
 from ..errors import ThetaError
 from ..git import Git
-from ..manifest import MAX_TEXT, Blob
-from ..repository import Repository
+from ..manifest import Blob
+from ..repository import Repository, read_manifest
 from .transfer import opened, remotes
 
 
@@ -47,7 +47,7 @@ def _needed_now(git: Git) -> Keep:
     keep = Keep(git)
     with git.blobs() as reader:
         oids = git.run("rev-list", *options, stdin=revisions).stdout.decode().split()
-        keep.add(filter(None, (reader.read(oid, start=ANY_VERSION, limit=MAX_TEXT) for oid in oids)))
+        keep.add(filter(None, (read_manifest(reader, oid) for oid in oids)))
     return keep
 
 
